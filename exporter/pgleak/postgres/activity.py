@@ -1,0 +1,190 @@
+"""From the rows of ``activity.sql`` and ``server.sql`` to one frozen :class:`Snapshot` of a server."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pgleak.metrics import AGE_BUCKETS
+from pgleak.postgres.evidence import NO_SUSPECTS, RESTING, Packed, Suspects, judge, newest_sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pgleak.settings import Thresholds
+
+HIDDEN = "(hidden)"
+"""State of connections whose state the exporter's role may not see."""
+
+LOCAL = "(local)"
+"""Client address of connections over a Unix socket."""
+
+_BUCKETS_MS = tuple(int(bound * 1000) for bound in AGE_BUCKETS)
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """A histogram of ages: ``counts`` are cumulative per bound of ``AGE_BUCKETS`` with +Inf last; seconds."""
+
+    counts: tuple[int, ...] = (0,) * (len(AGE_BUCKETS) + 1)
+    total: float = 0.0
+    oldest: float = 0.0
+
+    @classmethod
+    def of(cls, ages_ms: list[int]) -> Ages:
+        """Return the histogram of ages given in milliseconds, each 0 or more."""
+        if not ages_ms:
+            return _NO_AGES
+        ages_ms.sort()
+        counts = tuple(bisect_right(ages_ms, bound) for bound in _BUCKETS_MS)
+        return cls((*counts, len(ages_ms)), sum(ages_ms) / 1000, ages_ms[-1] / 1000)
+
+
+_NO_AGES = Ages()
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What one application holds on one server, now. Which connections form one application is the caller's choice."""
+
+    states: Mapping[str, int]
+    idle: Ages = _NO_AGES
+    session: Ages = _NO_AGES
+    suspects: Suspects = NO_SUSPECTS
+    oldest_transaction: float = 0.0  # seconds
+
+    @property
+    def connections(self) -> int:
+        return sum(self.states.values())
+
+    @property
+    def visible(self) -> bool:
+        """Whether the ages of at least one connection are known; where not, they are left out, not 0."""
+        return any(state != HIDDEN for state in self.states)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Limits, facts and counters of one server; names as the server has them."""
+
+    max_connections: int
+    superuser_reserved: int
+    reserved: int  # reserved_connections, PostgreSQL 16 and later; 0 before
+    postmaster_start: float  # Unix time by the server's clock
+    superuser: bool  # whether the exporter's role is one
+    stats_visible: bool
+    may_use_reserved: bool
+    role_limits: Mapping[str, int] = field(default_factory=dict)
+    database_limits: Mapping[str, int] = field(default_factory=dict)
+    sessions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # counter -> database -> value
+
+    @property
+    def usable(self) -> int:
+        """Connections at which ordinary roles are refused."""
+        return self.max_connections - self.superuser_reserved - self.reserved
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One server at one moment: connections packed by origin and state, and the server's limits."""
+
+    packs: Sequence[Packed]
+    server: Server
+
+    @property
+    def used(self) -> int:
+        """Connection slots taken."""
+        return sum(len(pack.session_ms) for pack in self.packs)
+
+
+def packed(rows: Iterable[Sequence[Any]]) -> list[Packed]:
+    """Turn the rows of ``activity.sql`` into data."""
+    return [
+        Packed(
+            _text(datname),
+            _text(usename),
+            _text(application_name),
+            HIDDEN if state == HIDDEN else client_addr or LOCAL,
+            state,
+            _numbers(session_ms),
+            _numbers(unused_ms),
+            _numbers(transaction_ms),
+        )
+        for datname, usename, application_name, client_addr, state, session_ms, unused_ms, transaction_ms in rows
+    ]
+
+
+def server(rows: Iterable[tuple[str, str, float | None]]) -> Server:
+    """Turn the (kind, name, value) rows of ``server.sql`` into data.
+
+    Raises ``KeyError`` when the server did not say something that every supported version says.
+    """
+    facts: dict[str, dict[str, float]] = {}
+    for kind, name, value in rows:
+        if value is not None:
+            facts.setdefault(kind, {})[_text(name)] = value
+    setting, fact, member = facts["setting"], facts["fact"], facts.get("member", {})
+    return Server(
+        max_connections=int(setting["max_connections"]),
+        superuser_reserved=int(setting["superuser_reserved_connections"]),
+        reserved=int(setting.get("reserved_connections", 0)),
+        postmaster_start=fact["postmaster_start"],
+        superuser=bool(fact["superuser"]),
+        stats_visible=bool(member.get("pg_read_all_stats")),
+        may_use_reserved=bool(member.get("pg_use_reserved_connections")),
+        role_limits={name: int(limit) for name, limit in facts.get("role_limit", {}).items()},
+        database_limits={name: int(limit) for name, limit in facts.get("database_limit", {}).items()},
+        sessions={kind: values for kind, values in facts.items() if kind.startswith("sessions")},
+    )
+
+
+def summarise(
+    packs: Sequence[Packed], keys: Sequence[tuple[str, ...]], thresholds: Thresholds
+) -> dict[tuple[str, ...], Application]:
+    """Judge every connection and sum up per key; ``keys[i]`` says to which application ``packs[i]`` belongs.
+
+    Judgement comes before summing: two pools that end up under one key are still judged apart.
+    """
+    newest = newest_sessions(packs)
+    members: dict[tuple[str, ...], list[Packed]] = {}
+    for pack, key in zip(packs, keys, strict=True):
+        members.setdefault(key, []).append(pack)
+    return {key: _application(group, newest, thresholds) for key, group in members.items()}
+
+
+def _application(
+    packs: Sequence[Packed], newest: Mapping[tuple[str, str, str, str], int], thresholds: Thresholds
+) -> Application:
+    states: dict[str, int] = {}
+    idle: list[int] = []
+    session: list[int] = []
+    suspects = (0, 0, 0)
+    oldest_transaction = 0
+    for pack in packs:
+        states[pack.state] = states.get(pack.state, 0) + len(pack.session_ms)
+        if pack.state == HIDDEN:
+            continue
+        session += pack.session_ms
+        oldest_transaction = max(oldest_transaction, *pack.transaction_ms)
+        if pack.state in RESTING:
+            idle += pack.unused_ms
+            found = judge(pack, newest.get(pack.origin, 0), thresholds)
+            suspects = (suspects[0] + found[0], suspects[1] + found[1], suspects[2] + found[2])
+    return Application(states, Ages.of(idle), Ages.of(session), Suspects(*suspects), oldest_transaction / 1000)
+
+
+def _numbers(array: str) -> list[int]:
+    """Read a PostgreSQL array of integers; as JSON, which is the fastest reader at hand."""
+    numbers: list[int] = json.loads(f"[{array[1:-1]}]")
+    return numbers
+
+
+def _text(name: str) -> str:
+    """Undo the Latin-1 reading of :mod:`pgleak.postgres.connection`.
+
+    Shared catalogues hold the bytes of each database's own encoding; almost all is UTF-8, and what is not must not fail
+    the read.
+    """
+    return name if name.isascii() else name.encode("latin-1").decode("utf-8", "replace")

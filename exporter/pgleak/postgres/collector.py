@@ -1,0 +1,123 @@
+"""From readings to metric families: pure, and fresh on each scrape, so that what vanished is gone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client.utils import floatToGoString
+
+from pgleak import metrics
+from pgleak.postgres.evidence import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from prometheus_client.core import Metric
+
+    from pgleak.metrics import Spec
+    from pgleak.postgres.activity import Ages, Application
+    from pgleak.postgres.reader import Reading
+
+_USUAL_STATES = ("active", "idle", "idle in transaction")
+_BOUNDS = tuple(floatToGoString(bound) for bound in (*metrics.AGE_BUCKETS, float("inf")))
+
+_SESSION_COUNTERS = {
+    "sessions": metrics.SESSIONS,
+    "sessions_abandoned": metrics.SESSIONS_ABANDONED,
+    "sessions_fatal": metrics.SESSIONS_FATAL,
+    "sessions_killed": metrics.SESSIONS_KILLED,
+}
+
+
+def families(readings: Sequence[Reading], group_by: Sequence[str]) -> Iterator[Metric]:
+    """Yield one family per metric of the server half, with the samples of all readings.
+
+    ``group_by`` names the label of each part of an application's key. A family without samples is left out.
+    """
+    for family in (*_of_servers(readings), *_of_applications(readings, group_by)):
+        if family.samples:
+            yield family
+
+
+def _of_servers(readings: Sequence[Reading]) -> Iterator[Metric]:
+    up = [(reading, reading.server) for reading in readings if reading.server]
+    yield metrics.UP.family(((r.name,), float(r.server is not None)) for r in readings)
+    yield metrics.SCRAPE_DURATION.family(((r.name,), r.duration) for r in readings)
+    yield metrics.SCRAPE_ERRORS.family(((r.name, reason), n) for r in readings for reason, n in r.errors.items())
+    yield metrics.LAST_SUCCESS.family(((r.name,), r.last_success) for r in readings if r.last_success is not None)
+    yield metrics.USED.family(((r.name,), r.used) for r, _ in up)
+    yield metrics.USABLE.family(((r.name,), s.usable) for r, s in up)
+    yield metrics.MAX.family(((r.name,), s.max_connections) for r, s in up)
+    yield metrics.RESERVED.family(((r.name,), s.reserved) for r, s in up)
+    yield metrics.SUPERUSER_RESERVED.family(((r.name,), s.superuser_reserved) for r, s in up)
+    yield metrics.ROLE_LIMIT.family(((r.name, role), n) for r, s in up for role, n in s.role_limits.items())
+    yield metrics.DATABASE_LIMIT.family(((r.name, name), n) for r, s in up for name, n in s.database_limits.items())
+    for kind, spec in _SESSION_COUNTERS.items():
+        yield spec.family(((r.name, name), n) for r, s in up for name, n in s.sessions.get(kind, {}).items())
+    yield metrics.STATS_VISIBLE.family(((r.name,), float(s.stats_visible)) for r, s in up)
+    yield metrics.POSTMASTER_START.family(((r.name,), s.postmaster_start) for r, s in up)
+    yield metrics.OVERFLOWED.family(((r.name,), r.overflowed_applications) for r, _ in up)
+    logins = [(reading.name, reading.logins) for reading in readings if reading.logins]
+    yield metrics.LOGIN_SUCCESS.family(
+        ((name,), float(known.success)) for name, known in logins if known.success is not None
+    )
+    yield metrics.LOGIN_FAILURES.family(
+        ((name, reason), n) for name, known in logins for reason, n in known.failures.items()
+    )
+
+
+def _of_applications(readings: Sequence[Reading], group_by: Sequence[str]) -> Iterator[Metric]:
+    entries = [
+        (
+            {"server": reading.name, **dict(zip(group_by, key, strict=True))},
+            application,
+            key in reading.ignored,
+        )
+        for reading in readings
+        for key, application in reading.applications.items()
+    ]
+    seen = [(labels, application, ignored) for labels, application, ignored in entries if application.visible]
+
+    connections = metrics.CONNECTIONS.empty()
+    for labels, application, _ in entries:
+        for state, number in _states(application).items():
+            connections.add_sample(metrics.CONNECTIONS.name, {**labels, "state": state}, number)
+    yield connections
+
+    suspects = metrics.SUSPECTS.empty()
+    for labels, application, ignored in seen:
+        if not ignored:
+            for kind, number in zip(KINDS, application.suspects, strict=True):
+                suspects.add_sample(metrics.SUSPECTS.name, {**labels, "evidence": kind}, number)
+    yield suspects
+
+    yield _histogram(metrics.IDLE_SECONDS, [(labels, application.idle) for labels, application, _ in seen])
+    yield _histogram(metrics.SESSION_SECONDS, [(labels, application.session) for labels, application, _ in seen])
+    yield _gauge(metrics.OLDEST_IDLE, [(labels, a.idle.oldest) for labels, a, _ in seen])
+    yield _gauge(metrics.OLDEST_TRANSACTION, [(labels, a.oldest_transaction) for labels, a, _ in seen])
+    yield _gauge(metrics.IGNORED, [(labels, 1) for labels, _, ignored in entries if ignored])
+    if "client_addr" in group_by:
+        yield metrics.ADDRESSES_OVERFLOWED.family(((r.name,), r.overflowed_addresses) for r in readings if r.server)
+
+
+def _states(application: Application) -> dict[str, int]:
+    """Return the numbers per state; the usual states also when 0, because they come and go between two scrapes."""
+    usual = dict.fromkeys(_USUAL_STATES, 0) if application.visible else {}
+    return {**usual, **application.states}
+
+
+def _gauge(spec: Spec, samples: list[tuple[dict[str, str], float]]) -> Metric:
+    family = spec.empty()
+    for labels, value in samples:
+        family.add_sample(spec.name, labels, value)
+    return family
+
+
+def _histogram(spec: Spec, samples: list[tuple[dict[str, str], Ages]]) -> Metric:
+    family = spec.empty()
+    for labels, ages in samples:
+        for bound, count in zip(_BOUNDS, ages.counts, strict=True):
+            family.add_sample(f"{spec.name}_bucket", {**labels, "le": bound}, count)
+        family.add_sample(f"{spec.name}_gcount", labels, ages.counts[-1])
+        family.add_sample(f"{spec.name}_gsum", labels, ages.total)
+    return family

@@ -1,0 +1,218 @@
+"""One held connection to one server: exactly one slot, no transaction left open, no wait beyond a deadline.
+
+psycopg2's asynchronous mode is used although nothing else is asynchronous here, for two properties: it is always in
+autocommit (inside a transaction ``pg_stat_activity`` is frozen), and every wait is ours, so that a frozen server or a
+host that swallows packets costs the caller its deadline and not more.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+import psycopg2.extensions
+
+from pgleak.dsn import Dsn, DsnError
+from pgleak.postgres.reasons import ReadError, classify, first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pgleak.settings import Timeouts
+
+APPLICATION_NAME = "pgleak"
+"""How the exporter's own session shows in ``pg_stat_activity``, unless the DSN says otherwise."""
+
+_FIRST_PAUSE = 1.0  # seconds until a second attempt to connect; doubles up to _LONGEST_PAUSE
+_LONGEST_PAUSE = 15.0  # no longer than a usual scrape interval, so that recovery shows at the next scrape
+_STATEMENT_SHARE = 0.9  # of the budget: the server gives up before we do, and the connection survives
+_LEAST_BUDGET = 0.05  # seconds
+
+# Names in shared catalogues are bytes in the encoding of whatever database made them. Asking for no conversion and
+# reading them as Latin-1 cannot fail; activity._text() turns them into text.
+for _key in ("SQL_ASCII", "SQLASCII"):
+    psycopg2.extensions.encodings[_key] = "latin_1"
+
+
+def session_options(timeouts: Timeouts) -> str:
+    """Return libpq ``options`` that keep a session harmless from its first moment.
+
+    They travel in the startup packet, and not in a SET: a pooler in between refuses them instead of handing them on to
+    somebody else's session.
+    """
+    milliseconds = {
+        "statement_timeout": timeouts.scrape * _STATEMENT_SHARE * 1000,
+        "lock_timeout": timeouts.lock * 1000,
+        "idle_in_transaction_session_timeout": 10_000,
+    }
+    fixed = {"default_transaction_read_only": "on", "search_path": "pg_catalog", "jit": "off"}
+    settings = {name: str(int(value)) for name, value in milliseconds.items()} | fixed
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
+
+
+def wait(connection: psycopg2.extensions.connection, deadline: float, clock: Callable[[], float]) -> None:
+    """Drive an asynchronous connection until it is at rest.
+
+    ``deadline`` is in seconds of ``clock``. Raises ``TimeoutError`` when it passes, ``psycopg2.Error`` as psycopg2 does.
+    """
+    poller = select.poll()
+    while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
+        events = select.POLLOUT if state == psycopg2.extensions.POLL_WRITE else select.POLLIN
+        descriptor = connection.fileno()
+        poller.register(descriptor, events)
+        remaining = deadline - clock()
+        ready = poller.poll(max(remaining, 0) * 1000)
+        poller.unregister(descriptor)
+        if not ready and deadline - clock() <= 0:
+            raise TimeoutError
+
+
+def connect(
+    dsn: Dsn,
+    timeouts: Timeouts,
+    deadline: float,
+    clock: Callable[[], float] = time.monotonic,
+    *,
+    application_name: str = APPLICATION_NAME,
+) -> psycopg2.extensions.connection:
+    """Open a session with the options that a watcher needs.
+
+    ``deadline`` is in seconds of ``clock``. Raises :class:`ReadError`, and then leaves no socket behind.
+    """
+    deadline = min(deadline, clock() + timeouts.connect)
+    connection: psycopg2.extensions.connection | None = None
+    try:
+        connection = psycopg2.connect(async_=1, **_parameters(dsn, timeouts, application_name))
+        wait(connection, deadline, clock)
+    except DsnError as error:
+        raise ReadError("configuration", str(error)) from None
+    except TimeoutError:
+        _discard(connection)
+        raise ReadError("timeout", f"no answer to a login within {timeouts.connect:g} s") from None
+    except psycopg2.Error as error:
+        _discard(connection)
+        raise ReadError(classify(error, connected=False), dsn.redact(first_line(error))) from None
+    return connection
+
+
+def server_version(dsn: Dsn, timeouts: Timeouts) -> int:
+    """Return the server's version as libpq counts it (160004 is 16.4). Raises :class:`ReadError`."""
+    connection = connect(dsn, timeouts, time.monotonic() + timeouts.connect)
+    version = connection.server_version
+    connection.close()
+    return version
+
+
+def _parameters(dsn: Dsn, timeouts: Timeouts, application_name: str) -> dict[str, Any]:
+    given = dsn.parameters()
+    hosts = 1 + max(given.get("host", "").count(","), given.get("hostaddr", "").count(","))
+    ours = {
+        "application_name": application_name,
+        "keepalives": "1",
+        "keepalives_idle": str(max(int(timeouts.keepalive_idle), 1)),
+        "keepalives_interval": "10",
+        "keepalives_count": "3",
+        # A dead peer is noticed by then; of several hosts, a silent one is left for the next in time.
+        "tcp_user_timeout": str(int(timeouts.connect * 1000 * 0.8 / hosts)),
+    }
+    return {
+        **ours,
+        **given,
+        "client_encoding": "SQL_ASCII",
+        "options": " ".join(part for part in (given.get("options", ""), session_options(timeouts)) if part),
+    }
+
+
+def _discard(connection: psycopg2.extensions.connection | None) -> None:
+    if connection is not None and not connection.closed:
+        connection.close()
+
+
+class HeldConnection:
+    """Keeps one session open from read to read and comes back by itself; not safe for concurrent use.
+
+    After a failed attempt the next ones fail at once, with the same reason, until a pause is over: 1 s at first, doubling
+    up to 15 s.
+    """
+
+    def __init__(self, dsn: Dsn, timeouts: Timeouts, clock: Callable[[], float] = time.monotonic) -> None:
+        self._dsn = dsn
+        self._timeouts = timeouts
+        self._clock = clock
+        self._connection: psycopg2.extensions.connection | None = None
+        self._statement_timeout_ms = 0
+        self._prepared: set[str] = set()
+        self._pause = 0.0
+        self._not_before = 0.0
+        self._last_error = ReadError("other", "not tried yet")
+
+    @property
+    def server_version(self) -> int:
+        """Version of the connected server as libpq counts it (160004 is 16.4); 0 when not connected."""
+        return self._connection.server_version if self._connection else 0
+
+    def ensure(self, deadline: float) -> None:
+        """Connect unless connected. Raises :class:`ReadError`."""
+        if self._connection is not None and not self._connection.closed:
+            return
+        now = self._clock()
+        if now < self._not_before:
+            raise ReadError(self._last_error.reason, self._last_error.detail)
+        self._forget()
+        try:
+            self._connection = connect(self._dsn, self._timeouts, deadline, self._clock)
+        except ReadError as error:
+            self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+            self._not_before = self._clock() + self._pause
+            self._last_error = error
+            raise
+        self._statement_timeout_ms = int(self._timeouts.scrape * _STATEMENT_SHARE * 1000)
+        if self.server_version >= 140000:  # a role's idle_session_timeout would end us between two scrapes
+            self.execute("SET idle_session_timeout = 0", deadline)
+        self._pause = self._not_before = 0.0
+
+    def run(self, name: str, statement: str, deadline: float) -> list[tuple[Any, ...]]:
+        """Run a prepared statement and return its rows; the session must be connected.
+
+        Prepared once per session, so that the server neither parses nor plans it again at each scrape. Raises
+        :class:`ReadError`; after anything but an orderly refusal by the server the session is given up.
+        """
+        budget_ms = max(deadline - self._clock(), _LEAST_BUDGET) * 1000
+        if not 0.6 * budget_ms <= self._statement_timeout_ms <= 0.97 * budget_ms:
+            self._statement_timeout_ms = int(_STATEMENT_SHARE * budget_ms)
+            self.execute(f"SET statement_timeout = {self._statement_timeout_ms}", deadline)
+        if name not in self._prepared:
+            self.execute(f"PREPARE {name} AS {statement}", deadline)
+            self._prepared.add(name)
+        return self.execute(f"EXECUTE {name}", deadline)
+
+    def execute(self, statement: str, deadline: float) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows, as :meth:`run` does."""
+        connection = self._connection
+        if connection is None:
+            raise ReadError("connection_lost", "not connected")
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                wait(connection, deadline, self._clock)
+                return cursor.fetchall() if cursor.description else []
+        except TimeoutError:
+            self.close()
+            raise ReadError("timeout", "no answer to a statement within the scrape's time") from None
+        except psycopg2.Error as error:
+            reason = classify(error, connected=True)
+            if error.pgcode is None or connection.closed or reason in ("connection_lost", "starting_or_stopping"):
+                self.close()
+            raise ReadError(reason, self._dsn.redact(first_line(error))) from None
+
+    def close(self) -> None:
+        """Give the slot back."""
+        connection, self._connection = self._connection, None
+        _discard(connection)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._connection = None
+        self._prepared.clear()
