@@ -1,0 +1,292 @@
+"""The ways in to the settings: a YAML file, the command line, the environment. All problems come at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pgleak.application_names import DEFAULT_IGNORED, DEFAULT_REWRITES, Rewrite
+from pgleak.dsn import Dsn, DsnError, looks_like_dsn
+from pgleak.metrics import GROUPING
+from pgleak.settings_model import DEFAULT_GROUP_BY, Canary, Caps, Listen, Settings, Target, Thresholds, Timeouts
+from pgleak.settings_schema import Problem, Section, SettingsError, show, show_key
+from pgleak.yamlfile import YamlError, read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = [
+    "DEFAULT_IGNORED",
+    "DEFAULT_REWRITES",
+    "Canary",
+    "Caps",
+    "Listen",
+    "Problem",
+    "Rewrite",
+    "Settings",
+    "SettingsError",
+    "Target",
+    "Thresholds",
+    "Timeouts",
+    "from_dict",
+    "from_yaml",
+    "single_target",
+]
+
+TOP_KEYS = (
+    *("targets", "listen", "web_config_file", "group_by"),
+    *("rewrite_application_names", "ignored_applications", "ignored_users"),
+    *("caps", "timeouts", "thresholds"),
+)
+TARGET_KEYS = ("name", "dsn", "service", "password_file", "canary")
+CANARY_KEYS = ("dsn", "user", "password_file", "interval")
+REWRITE_KEYS = ("pattern", "replacement")
+
+LONGEST_NAME = 100
+T = TypeVar("T")
+
+DEFAULTS = "defaults"
+"""An item of a list of patterns that stands for the built-in list."""
+
+
+def from_yaml(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read a settings file. Raises SettingsError with every problem in it; relative paths start at the file."""
+    try:
+        document = read(path)
+    except YamlError as error:
+        raise SettingsError(str(path), [Problem("", "", str(error))]) from None
+    twice = [
+        Problem(f"{path}:{each.line}:{each.column}", "", f"the key {show_key(each.key)} stands twice, {first}")
+        for each in document.duplicates
+        for first in [f"first on line {each.first_line}"]
+    ]
+    return _read(document.data, path.parent, str(path), environ, twice)
+
+
+def from_dict(
+    data: object, base: Path = Path(), source: str = "settings", environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """Read what stands in a settings file. Raises SettingsError; relative paths start at `base`."""
+    return _read(data, base, source, environ, [])
+
+
+def single_target(
+    dsn: str | None = None,
+    *,
+    name: str | None = None,
+    password_file: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Make settings for one server from `--dsn`, else PGLEAK_DSN, else libpq's own environment.
+
+    Its name is `host:port`, or the service's, where none is given. Raises SettingsError.
+    """
+    text = dsn if dsn is not None else environ.get("PGLEAK_DSN") or None
+    source = "--dsn" if dsn is not None else "PGLEAK_DSN" if text else "environment"
+    problems: list[Problem] = []
+    way = _guarded(problems, source, lambda: _dsn(text, None, password_file, environ))
+    if way and password_file:
+        _guarded(problems, "--password-file", way.parameters)
+    if name is not None and (wrong := _problem_with_name(name)):
+        problems.append(Problem("--server", show(name), wrong))
+    if problems or not way:
+        raise SettingsError("command line", problems)
+    return Settings(targets=(Target(name or way.server, way),))
+
+
+def _read(data: object, base: Path, source: str, environ: Mapping[str, str], problems: list[Problem]) -> Settings:
+    top = Section({} if data is None else data, "", TOP_KEYS, problems)
+    settings = Settings(
+        targets=_targets(top, base, environ, problems),
+        listen=_listen(top),
+        web_config_file=_web_config_file(top, base),
+        group_by=_group_by(top),
+        application_names=_rewrites(top, problems),
+        ignored_applications=_patterns(top, "ignored_applications", DEFAULT_IGNORED),
+        ignored_users=_patterns(top, "ignored_users", None),
+        caps=top.numbers("caps", Caps),
+        timeouts=top.numbers("timeouts", Timeouts),
+        thresholds=top.numbers("thresholds", Thresholds),
+    )
+    if settings.timeouts.scrape <= settings.timeouts.scrape_offset:
+        top.note("timeouts", "scrape must be longer than scrape_offset", hidden=True)
+    if problems:
+        raise SettingsError(source, problems)
+    return settings
+
+
+def _targets(top: Section, base: Path, environ: Mapping[str, str], problems: list[Problem]) -> tuple[Target, ...]:
+    items = list(top.items("targets"))
+    if not items and isinstance(top.value("targets", []), list):
+        top.note("targets", "must be a list of at least one target, each with a name", hidden=True)
+    targets = [
+        _target(Section(item, path, TARGET_KEYS, problems), base, environ, problems, alone=len(items) == 1)
+        for path, item in items
+    ]
+    first: dict[str, int] = {}
+    for index, target in enumerate(targets):
+        earlier = first.setdefault(target.name, index)
+        if target.name and earlier != index:
+            message = f"the name of targets[{earlier}] again; each target needs its own"
+            problems.append(Problem(f"targets[{index}].name", show(target.name), message))
+    return tuple(targets)
+
+
+def _target(
+    section: Section, base: Path, environ: Mapping[str, str], problems: list[Problem], *, alone: bool
+) -> Target:
+    name = section.text("name")
+    if name and (wrong := _problem_with_name(name)):
+        section.note("name", wrong)
+    elif "name" not in section and section.is_mapping:
+        section.note("name", "is missing: it is the label `server` of every metric of this target")
+    if "dsn" in section and "service" in section:
+        section.note("service", "cannot stand beside dsn; in a dsn write service=NAME", hidden=True)
+    if "dsn" not in section and "service" not in section and section.is_mapping and not alone:
+        section.note("dsn", "is missing: give dsn or service, as only a single target may leave both to PGHOST etc.")
+    password_file = _password_file(section, base, problems)
+    service = _word(section, "service")
+    text = _dsn_text(section)
+    dsn = _guarded(problems, section.where("dsn"), lambda: _dsn(text or None, service, password_file, environ))
+    dsn = dsn or Dsn({}, environ=environ)
+    return Target(name, dsn, _canary(section, dsn, base, environ, problems))
+
+
+def _canary(
+    target: Section, dsn: Dsn, base: Path, environ: Mapping[str, str], problems: list[Problem]
+) -> Canary | None:
+    if "canary" not in target:
+        return None
+    section = target.section("canary", CANARY_KEYS)
+    interval = section.seconds("interval", **_bounds_of_interval())
+    password_file = _password_file(section, base, problems)
+    user = _word(section, "user")
+    text = _dsn_text(section)
+    if section.is_mapping and ("dsn" in section) == ("user" in section):
+        section.note("dsn", "give either dsn, or user for the target's server and database", hidden=True)
+    own = _guarded(problems, section.where("dsn"), lambda: Dsn.parse(text, password_file, environ)) if text else None
+    return Canary(own or dsn.as_user(user, password_file), interval)
+
+
+def _bounds_of_interval() -> dict[str, float]:
+    interval = next(each for each in fields(Canary) if each.name == "interval")
+    return {"default": interval.default, **interval.metadata}
+
+
+def _dsn(text: str | None, service: str | None, password_file: Path | None, environ: Mapping[str, str]) -> Dsn:
+    if text is not None:
+        return Dsn.parse(text, password_file, environ)
+    if service:
+        return Dsn.from_service(service, password_file, environ)
+    return Dsn.from_environment(password_file, environ)
+
+
+def _dsn_text(section: Section) -> str:
+    text = section.text("dsn", hidden=True)
+    if re.search(r"\$\{\w+\}", text):
+        # Sent as it stands it would be refused as a wrong password, which says nothing about the cause.
+        section.note("dsn", "variables like ${NAME} are not expanded; use password_file, or %24 for $", hidden=True)
+    return text
+
+
+def _password_file(section: Section, base: Path, problems: list[Problem]) -> Path | None:
+    path = section.file("password_file", base)
+    if path:
+        _guarded(problems, section.where("password_file"), Dsn({}, path).parameters)
+    return path
+
+
+def _word(section: Section, key: str) -> str:
+    text = section.text(key)
+    if looks_like_dsn(text):
+        section.note(key, "must be a name, not a connection string", hidden=True)
+        return ""
+    return text
+
+
+def _problem_with_name(name: str) -> str:
+    if looks_like_dsn(name):
+        return "must be a name, not a connection string: everybody who reads the metrics sees it"
+    if not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
+        return f"must be 1 to {LONGEST_NAME} printable characters"
+    return ""
+
+
+def _guarded(problems: list[Problem], path: str, make: Callable[[], T]) -> T | None:
+    try:
+        return make()
+    except DsnError as error:
+        problems.append(Problem(path, "", str(error)))
+    return None
+
+
+def _listen(top: Section) -> Listen:
+    if "listen" not in top:
+        return Listen()
+    value = top.value("listen")
+    try:
+        return Listen.parse(value if isinstance(value, str) else "")
+    except ValueError as error:
+        top.note("listen", str(error))
+    return Listen()
+
+
+def _web_config_file(top: Section, base: Path) -> Path | None:
+    path = top.file("web_config_file", base)
+    if path and not os.access(path, os.R_OK):
+        top.note("web_config_file", f"{path} is missing or cannot be read", hidden=True)
+    return path
+
+
+def _group_by(top: Section) -> tuple[str, ...]:
+    chosen = []
+    for path, item in top.items("group_by"):
+        if item not in GROUPING or item in chosen:
+            top.note_item(path, item, f"must be one of {', '.join(GROUPING)}, each at most once")
+        chosen.append(item)
+    if "group_by" not in top:
+        return DEFAULT_GROUP_BY
+    if not chosen:
+        top.note("group_by", f"must name at least one of {', '.join(GROUPING)}", hidden=True)
+    return tuple(name for name in GROUPING if name in chosen)
+
+
+def _rewrites(top: Section, problems: list[Problem]) -> tuple[Rewrite, ...]:
+    key = "rewrite_application_names"
+    rewrites: list[Rewrite] = []
+    for path, item in top.items(key):
+        if item == DEFAULTS:
+            rewrites += DEFAULT_REWRITES
+            continue
+        section = Section(item, path, REWRITE_KEYS, problems)
+        pattern = section.pattern(section.where("pattern"), section.value("pattern"))
+        replacement = section.value("replacement")
+        if not isinstance(replacement, str):
+            section.note("replacement", "must be text, which may be empty (''); \\1 is the first group")
+        elif pattern and (wrong := _problem_with_replacement(pattern, replacement)):
+            section.note("replacement", wrong)
+        elif pattern:
+            rewrites.append(Rewrite(pattern, replacement))
+    return tuple(rewrites) if top.value(key) is not None else DEFAULT_REWRITES
+
+
+def _problem_with_replacement(pattern: re.Pattern[str], replacement: str) -> str:
+    try:
+        pattern.sub(replacement, "")  # the replacement is read even where nothing matches
+    except (re.error, IndexError) as error:
+        return f"does not fit the pattern: {error}"
+    return ""
+
+
+def _patterns(top: Section, key: str, builtin: Sequence[re.Pattern[str]] | None) -> tuple[re.Pattern[str], ...]:
+    """Read patterns that ignore case. Without a built-in list, `defaults` is a pattern like any other."""
+    patterns: list[re.Pattern[str]] = []
+    for path, item in top.items(key):
+        if item == DEFAULTS and builtin is not None:
+            patterns += builtin
+        elif pattern := top.pattern(path, item, re.IGNORECASE):
+            patterns.append(pattern)
+    return tuple(patterns) if top.value(key) is not None else tuple(builtin or ())

@@ -1,0 +1,81 @@
+"""YAML is read strictly, every mistake has its place, and no message quotes the file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pgleak.yamlfile import Duplicate, YamlError, parse, read
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_plain_data_comes_out() -> None:
+    text = "a: 1\nb: [x, 2.5, true, null]\nc: {d: 2024-01-15}\n"
+    assert parse(text, "f.yml").data == {"a": 1, "b": ["x", 2.5, True, None], "c": {"d": "2024-01-15"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: b: c", "f.yml:1:5: mapping values are not allowed here"),
+        ("x: 1\na: [1", "f.yml:2:6: expected ',' or ']', but got '<stream end>'"),
+        ("a: 'M4RK", "f.yml:1:9: found unexpected end of stream"),
+        ("a: *M4RK", "f.yml:1:4: found undefined alias"),
+        ("a: !M4RK x", "f.yml:1:4: could not determine a constructor for the tag"),
+        ("a: !!python/name:M4RK x", "f.yml:1:4: could not determine a constructor for the tag"),
+        ("a: @M4RK", "f.yml:1:4: found character '@' that cannot start any token; put the value in quotes"),
+        ("a: %M4RK", "f.yml:1:4: found character '%' that cannot start any token; put the value in quotes"),
+        ("a: 1\n\tb: M4RK", "f.yml:2:1: found character '\\t' that cannot start any token"),
+        ('a: "M4RK\\q"', "f.yml:1:10: found unknown escape character 'q'"),
+        ("a: 1\n---\nb: M4RK", "f.yml:2:1: expected a single document in the stream, but found another document"),
+        ("a: &M4RK x\nb: &M4RK y", "f.yml:2:4: an anchor (&name) stands twice"),
+        ("a: !!int M4RK", "f.yml:1:4: a value that does not fit its type"),
+        ("a: !!timestamp M4RK", "f.yml:1:4: a value that does not fit its type"),
+        ("a: !!bool M4RK", "f.yml:1:4: a value that does not fit its type"),
+        ("? [M4RK]\n: b", "f.yml:1:3: found unhashable key"),
+        ("x: 1\na: M4RK\x01", "f.yml:2: a control character, which YAML does not allow"),
+        ("- " * 5000, "f.yml: nested too deeply"),
+    ],
+)
+def test_a_mistake_has_its_place_and_is_not_quoted(text: str, said: str) -> None:
+    with pytest.raises(YamlError) as caught:
+        parse(text, "f.yml")
+    assert str(caught.value).startswith(said)
+    assert "M4RK" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_keys_that_stand_twice_are_noted_wherever_they_are() -> None:
+    text = "a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\na: {e: 1, e: 2}\n"
+    assert parse(text, "f.yml").duplicates == (
+        Duplicate("c", 5, 3, first_line=3),
+        Duplicate("e", 6, 11, first_line=6),
+        Duplicate("a", 6, 1, first_line=1),
+    )
+
+
+def test_a_merged_key_may_be_given_anew() -> None:
+    """`<<` brings in common values; giving one of them again is what it is for."""
+    document = parse("a: &a {x: 1, y: 2}\nb: &b\n  <<: *a\n  x: 3\nc:\n  <<: *b\n  y: 4\n", "f.yml")
+    assert document.data == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"x": 3, "y": 4}}
+    assert document.duplicates == ()
+
+
+def test_files_are_utf8_with_or_without_a_mark(tmp_path: Path) -> None:
+    file = tmp_path / "f.yml"
+    file.write_bytes("\ufeffa: ä".encode())
+    assert read(file).data == {"a": "ä"}
+    file.write_bytes(b"a: 1\nb: M4RK\xe4\n")
+    with pytest.raises(YamlError, match=r"f\.yml:2: a byte that is not UTF-8$") as caught:
+        read(file)
+    assert caught.value.__context__ is None
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none.yml", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(YamlError) as caught:
+            read(path)
+        assert str(caught.value) == f"{path}: cannot be read: {reason}"
