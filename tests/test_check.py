@@ -1,0 +1,128 @@
+"""`pgleak check` and `pgleak grants`: what works, what to do about the rest, and that the SQL does it."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import servers
+import watching
+from pgleak.dsn import Dsn
+from pgleak.postgres.check import REMEDIES, check, failed
+from pgleak.postgres.grants import grants
+from pgleak.postgres.reasons import REASONS
+from pgleak.settings import Canary, Target, Timeouts
+from servers import query, run_sql
+
+if TYPE_CHECKING:
+    from conftest import Connect, NewPostgres
+    from pgleak.demo.embedded import EmbeddedPostgres
+    from pgleak.postgres.check import Finding
+
+
+def findings(target: Target, **options: object) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in check(target, watching.settings(target, **options))}
+
+
+def run_grants(server: EmbeddedPostgres, version: int) -> None:
+    """Run the printed SQL as psql would, but for its backslash commands, which set passwords."""
+    sql = "\n".join(line for line in grants(version).splitlines() if not line.startswith("\\"))
+    statements = [statement for statement in re.sub("--.*", "", sql).split(";") if statement.strip()]
+    session = servers.open_connection(server)
+    for statement in statements:
+        query(session, statement)
+    session.close()
+
+
+def test_everything_is_well_with_the_printed_grants(new_postgres: NewPostgres) -> None:
+    server = new_postgres(18, reserved_connections=2)
+    run_grants(server, 18)
+    target = watching.target(server, user="pgleak", canary=Canary(Dsn.parse(server.dsn("pgleak_canary"))))
+    found = findings(target)
+    assert {finding.level for finding in found.values()} == {"ok"}, found
+    assert not failed(list(found.values()))
+    assert "PostgreSQL 18." in found["version"].text
+    assert found.keys() == {
+        *("reachable", "version", "role", "privileges", "reserved slots", "capacity", "reading", "canary")
+    }
+
+
+def test_the_grants_are_enough_and_no_more(postgres15: EmbeddedPostgres, connect: Connect) -> None:
+    run_grants(postgres15, 15)
+    try:
+        session = connect(postgres15, user="pgleak")
+        attributes = (
+            "SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = %s"
+        )
+        assert query(session, attributes, "pgleak") == [(False,) * 5]
+        found = findings(watching.target(postgres15, user="pgleak"))
+        assert {finding.level for finding in found.values()} == {"ok", "info"}
+        assert "none" in found["reserved slots"].text
+        session.close()
+    finally:
+        run_sql(postgres15, "DROP OWNED BY pgleak, pgleak_canary", "DROP ROLE pgleak", "DROP ROLE pgleak_canary")
+
+
+@pytest.mark.parametrize(("version", "reserved"), [(13, False), (15, False), (16, True), (18, True)])
+def test_grants_speak_of_reserved_slots_where_the_version_has_them(version: int, reserved: bool) -> None:
+    text = grants(version)
+    assert ("GRANT pg_use_reserved_connections" in text) == reserved
+    assert ("ALTER SYSTEM SET reserved_connections" in text) == reserved
+    assert "password" not in text.replace("\\password", "")
+
+
+def test_grants_quote_names() -> None:
+    assert 'CREATE ROLE "we""ird; DROP" LOGIN' in grants(16, role='we"ird; DROP')
+
+
+def test_an_old_version_is_refused() -> None:
+    with pytest.raises(ValueError, match="12 is not supported"):
+        grants(12)
+
+
+def test_a_blind_role_a_superuser_and_a_privileged_canary_are_warnings(new_postgres: NewPostgres) -> None:
+    server = new_postgres(16)
+    run_sql(server, "CREATE ROLE blind LOGIN")
+    blind = findings(watching.target(server, user="blind"))
+    assert blind["privileges"].level == "warn"
+    assert "pg_read_all_stats" in blind["privileges"].remedy
+    assert blind["reserved slots"].level == "warn"
+    assert "pg_use_reserved_connections" in blind["reserved slots"].remedy
+    superuser = findings(watching.target(server, canary=Canary(Dsn.parse(server.dsn()))))
+    assert superuser["role"].level == "warn"
+    assert superuser["canary"].level == "warn"
+    assert not failed([*blind.values(), *superuser.values()]), "a warning is no failure"
+
+
+def test_a_nearly_full_server_is_a_warning(new_postgres: NewPostgres, connect: Connect) -> None:
+    server = new_postgres(18, max_connections=10)
+    for _ in range(5):
+        connect(server)
+    assert findings(watching.target(server))["capacity"].level == "warn"
+
+
+def test_what_cannot_be_reached_fails_with_a_remedy(new_postgres: NewPostgres) -> None:
+    server = new_postgres(18, max_connections=10)
+    run_sql(server, "CREATE ROLE ordinary LOGIN")
+    opened = [servers.open_connection(server, user="ordinary") for _ in range(7)]
+    full = findings(watching.target(server, user="ordinary"))
+    assert failed(list(full.values()))
+    assert "slots_exhausted" in full["reachable"].text
+    assert "pgleak grants" in full["reachable"].remedy
+    for one in opened:
+        one.close()
+    missing = findings(Target("db", Dsn.parse(server.dsn(dbname="gone"))))
+    assert "database_missing" in missing["reachable"].text
+    server.freeze()
+    started = time.monotonic()
+    frozen = findings(watching.target(server), timeouts=Timeouts(scrape=1.0, connect=1.0))
+    server.thaw()
+    assert "timeout" in frozen["reachable"].text
+    assert time.monotonic() - started < 5
+
+
+def test_every_reason_has_a_remedy() -> None:
+    assert REMEDIES.keys() == REASONS.keys()
