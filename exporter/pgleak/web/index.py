@@ -1,0 +1,113 @@
+"""The page at ``/``: what this is and how each target is, for a person with a browser and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64encode
+from html import escape
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from pgleak import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pgleak.web.site import TargetStatus
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c2128; --paper: #ffffff; --line: #c9ced6; --soft: #57606a;
+  --link: #0550ae; --up: #116329; --down: #b3131d; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ee; --paper: #14171c; --line: #3a414b; --soft: #a3acb8;
+    --link: #7cb7ff; --up: #5fd07f; --down: #ff8a85; }
+}
+body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif;
+  color: var(--ink); background: var(--paper); }
+a { color: var(--link); }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .4rem .8rem .4rem 0; border-bottom: 1px solid var(--line); }
+td { overflow-wrap: anywhere; }
+.up { color: var(--up); } .down { color: var(--down); font-weight: 600; } .soft { color: var(--soft); }
+"""
+
+_ALLOWED_STYLE = b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_NOTHING_ELSE = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+HEADERS = (
+    (
+        "Content-Security-Policy",
+        f"default-src 'none'; style-src 'sha256-{_ALLOWED_STYLE}'; {_NOTHING_ELSE}",
+    ),
+    ("Referrer-Policy", "no-referrer"),
+)
+
+_LINKS = (
+    ("/metrics", "every target, for Prometheus"),
+    ("/sd", "the targets, for service discovery over HTTP"),
+    ("/-/healthy", "whether the process answers"),
+    ("/-/ready", "whether a scrape is worth making"),
+)
+
+
+def page(statuses: Sequence[TargetStatus]) -> str:
+    """The whole page. Whatever comes from outside is escaped."""
+    up = sum(status.up is True for status in statuses)
+    rows = "\n".join(map(_row, statuses))
+    links = "\n".join(f'<li><a href="{path}">{path}</a>: {meaning}</li>' for path, meaning in _LINKS)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>pgleak: {up} of {len(statuses)} up</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<h1>pgleak</h1>
+<p>Watches PostgreSQL servers for connection leaks and reports to Prometheus. Version {escape(__version__)}.</p>
+<h2>Targets</h2>
+<div class="scroll">
+<table>
+<thead>
+<tr><th scope="col">Target</th><th scope="col">State</th><th scope="col">Address</th>\
+<th scope="col">Last read</th></tr>
+</thead>
+<tbody>
+{rows}
+</tbody>
+</table>
+</div>
+<h2>Addresses</h2>
+<ul>
+{links}
+</ul>
+</body>
+</html>
+"""
+
+
+def _row(status: TargetStatus) -> str:
+    name = escape(status.name)
+    return (
+        f'<tr><th scope="row"><a href="/probe?target={quote(status.name, safe="")}">{name}</a></th>'
+        f"<td>{_state(status)}</td><td>{escape(status.address)}</td><td>{_age(status.age)}</td></tr>"
+    )
+
+
+def _state(status: TargetStatus) -> str:
+    if status.up is None:
+        return '<span class="soft">not read yet</span>'
+    if status.up:
+        return '<span class="up">up</span>'
+    reason = f": {escape(status.reason)}" if status.reason else ""
+    return f'<span class="down">down</span>{reason}'
+
+
+def _age(age: float | None) -> str:
+    if age is None:
+        return "never"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if age >= 2 * size:
+            return f"{age / size:.0f} {unit} ago"
+    return f"{max(age, 0.0):.0f} s ago"
