@@ -52,9 +52,9 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres15() -> EmbeddedPostgres:
-    """The last version without reserved_connections, of the system's packages. Shared: leave it as it was."""
-    return _shared(servers.OLDEST)
+def system_postgres() -> EmbeddedPostgres:
+    """The server of the system's packages: on Debian 12 that is 15, without reserved_connections. Shared: leave it as it was."""
+    return _shared(servers.system_version())
 
 
 @pytest.fixture(scope="session")

@@ -250,7 +250,7 @@ def test_a_role_without_privileges_still_counts_but_sees_no_ages(
 
 
 def test_a_noinherit_member_is_blind_and_told_so(new_postgres: NewPostgres, connect: Connect, watch: Watch) -> None:
-    server = new_postgres(15)
+    server = new_postgres(servers.system_version())
     run_sql(
         server,
         "CREATE ROLE member LOGIN NOINHERIT IN ROLE pg_read_all_stats",
@@ -291,7 +291,7 @@ def test_limits_and_facts_are_the_server_s_own(new_postgres: NewPostgres, watch:
 
 
 def test_session_counters_tell_abandoned_from_killed(new_postgres: NewPostgres, connect: Connect, watch: Watch) -> None:
-    server = new_postgres(15)
+    server = new_postgres(servers.system_version())
     watch(server)
     killed = connect(server)
     ((pid,),) = query(killed, "SELECT pg_backend_pid()")

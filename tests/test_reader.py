@@ -76,7 +76,7 @@ def black_hole() -> Iterator[int]:
 # Server full
 
 
-@pytest.mark.parametrize("version", [15, 18])
+@pytest.mark.parametrize("version", [servers.system_version(), 18])
 def test_counts_go_on_over_the_held_connection_when_the_server_is_full(
     new_postgres: NewPostgres, readers: list[Reader], version: int
 ) -> None:

@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import textwrap
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from pgleak.settings import Settings
 
 _SERVER_HALF = ("psycopg2", "yaml", "bcrypt")
+_END = (signal.SIGTERM, signal.SIGINT)
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _ABOUT = "Catch PostgreSQL connection leaks while they are still small."
@@ -182,6 +182,7 @@ def _serve(options: argparse.Namespace) -> int:
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    _take_signals()
     exporter = Exporter(settings)
     try:
         server = WebServer(
@@ -201,17 +202,19 @@ def _serve(options: argparse.Namespace) -> int:
     server.start()
     names = ", ".join(exporter.targets())
     logging.getLogger("pgleak").info("pgleak %s watches %s and listens on %s", __version__, names, server.url)
-    _wait_for_signal()
+    signal.sigwait(_END)
     server.shutdown()
     exporter.close()
     return 0
 
 
-def _wait_for_signal() -> None:
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    ended.wait()
+def _take_signals() -> None:
+    """Leave the signals that end us to ``sigwait``: one that reached another thread would not wake the main one.
+
+    To be called before the first thread starts, because threads inherit the mask.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: None)  # even if the parent ignores it
+    signal.pthread_sigmask(signal.SIG_BLOCK, _END)
 
 
 def _check(options: argparse.Namespace) -> int:
