@@ -222,13 +222,16 @@ def table(version: int, sizes: Sequence[int], rounds: int, *, with_peer: bool) -
 
 def soak(version: int, scrapes: int) -> None:
     """Print the exporter's resident memory while it is scraped."""
-    with EmbeddedPostgres(version=version) as server, crowd(server.dsn(), 50), pgleak(server.dsn()) as ours:
-        with contextlib.closing(Scraper(ours.port)) as scrape:
-            print("\n| scrapes | resident MiB |\n|---|---|")
-            for number in range(scrapes + 1):
-                if number % max(scrapes // 10, 1) == 0:
-                    print(f"| {number} | {ours.resident():.1f} |", flush=True)
-                scrape()
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(EmbeddedPostgres(version=version))
+        stack.enter_context(crowd(server.dsn(), 50))
+        ours = stack.enter_context(pgleak(server.dsn()))
+        scrape = stack.enter_context(contextlib.closing(Scraper(ours.port)))
+        print("\n| scrapes | resident MiB |\n|---|---|")
+        for number in range(scrapes + 1):
+            if number % max(scrapes // 10, 1) == 0:
+                print(f"| {number} | {ours.resident():.1f} |", flush=True)
+            scrape()
 
 
 def main() -> None:
