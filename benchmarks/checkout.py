@@ -1,0 +1,311 @@
+"""What watching a pool costs the application: thread CPU time per checkout and checkin, against bare SQLAlchemy.
+
+    python benchmarks/checkout.py [--dsn postgresql+psycopg2://...] [--rounds 60] [--memory] [--check]
+
+Without a DSN the demo's embedded PostgreSQL is started. Each variant has a process of its own, so that none leaves traces
+in another's interpreter; they run by turns, a batch each, and the median of the batches counts, so that a busy machine
+disturbs all of them alike. OpenTelemetry's instrumentation takes part where it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import importlib.util
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import traceback
+import tracemalloc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+from sqlalchemy import create_engine, event, text
+
+from pgleak.demo.embedded import EmbeddedPostgres
+from pgleak.pool import api
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy.engine import Engine
+
+TARGET_MICROSECONDS = 4.0
+TARGET_SELECT = 1.06
+REFERENCE_BARE = 5.3  # microseconds, on the machine for which the target was set
+TARGET_OTEL = 7.0
+
+
+def pool_only(engine: Engine) -> None:
+    engine.raw_connection().close()
+
+
+def select(engine: Engine) -> None:
+    with engine.connect() as connection:
+        connection.execute(SELECT)
+
+
+SELECT = text("SELECT 1")
+
+
+@contextlib.contextmanager
+def bare(_engine: Engine) -> Iterator[None]:
+    yield
+
+
+@contextlib.contextmanager
+def empty_listeners(engine: Engine) -> Iterator[None]:
+    def nothing(*_: Any) -> None:
+        pass
+
+    with _listening(engine, nothing, nothing):
+        yield
+
+
+@contextlib.contextmanager
+def full_stack(engine: Engine) -> Iterator[None]:
+    """HikariCP's method: an exception's worth of stack, kept while the connection is out."""
+    held: dict[int, traceback.StackSummary] = {}
+
+    def checkout(_connection: Any, record: Any, _proxy: Any) -> None:
+        held[id(record)] = traceback.extract_stack()
+
+    def checkin(_connection: Any, record: Any) -> None:
+        held.pop(id(record), None)
+
+    with _listening(engine, checkout, checkin):
+        yield
+
+
+@contextlib.contextmanager
+def pgleak(engine: Engine) -> Iterator[None]:
+    api.instrument(engine)
+    try:
+        yield
+    finally:
+        api.uninstrument(engine)
+
+
+@contextlib.contextmanager
+def opentelemetry(engine: Engine) -> Iterator[None]:
+    # looked up by name: it is not installed with pgleak, and the benchmark runs without it
+    load = importlib.import_module
+    instrumentor = load("opentelemetry.instrumentation.sqlalchemy").SQLAlchemyInstrumentor()
+    traces, meters = load("opentelemetry.sdk.trace").TracerProvider(), load("opentelemetry.sdk.metrics").MeterProvider()
+    instrumentor.instrument(engine=engine, tracer_provider=traces, meter_provider=meters)
+    try:
+        yield
+    finally:
+        instrumentor.uninstrument()
+
+
+@contextlib.contextmanager
+def _listening(engine: Engine, checkout: Callable[..., None], checkin: Callable[..., None]) -> Iterator[None]:
+    event.listen(engine, "checkout", checkout)
+    event.listen(engine, "checkin", checkin)
+    try:
+        yield
+    finally:
+        event.remove(engine, "checkout", checkout)
+        event.remove(engine, "checkin", checkin)
+
+
+WORKS: dict[str, Any] = {"pool": pool_only, "select": select}
+SWITCHES: dict[str, Any] = {
+    "bare": bare,
+    "empty listeners": empty_listeners,
+    "pgleak": pgleak,
+    "full stack": full_stack,
+    "opentelemetry": opentelemetry,
+}
+
+
+class Variant:
+    """A process that runs a batch when it is told to, and says how long one turn took."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self.times: list[float] = []
+        command = [sys.executable, __file__, "--worker", name]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "BENCHMARK_DSN": url}
+        )
+
+    def run(self, work: str, batch: int) -> float:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{work} {batch}\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.times)
+
+
+def worker(name: str) -> None:
+    engine = create_engine(os.environ["BENCHMARK_DSN"])
+    with SWITCHES[name](engine):
+        gc.disable()
+        for line in sys.stdin:
+            work, batch = WORKS[line.split()[0]], int(line.split()[1])
+            began = time.thread_time_ns()
+            for _ in range(batch):
+                work(engine)
+            print((time.thread_time_ns() - began) / batch / 1000, flush=True)
+            gc.collect()
+        gc.enable()
+    engine.dispose()
+
+
+def measure(work: str, variants: list[Variant], *, rounds: int, batch: int) -> list[Result]:
+    for variant in variants:
+        variant.times = []
+        for _ in range(3):
+            variant.run(work, batch)  # until the interpreter has specialised what runs
+    for turn in range(rounds):
+        for variant in variants if turn % 2 else reversed(variants):
+            variant.times.append(variant.run(work, batch))
+    return [Result(variant.name, variant.median) for variant in variants]
+
+
+@dataclass(frozen=True)
+class Result:
+    name: str
+    median: float
+
+
+def show(title: str, results: list[Result]) -> None:
+    base = results[0].median
+    print(f"\n{title}\n{'variant':<18}{'median us':>10}{'over bare':>11}{'ratio':>8}")
+    for result in results:
+        print(f"{result.name:<18}{result.median:>10.2f}{result.median - base:>+11.2f}{result.median / base:>8.3f}")
+
+
+def verdict(pool: list[Result], one: list[Result]) -> bool:
+    """Whether the promises hold, each said in a line."""
+    over = {variant.name: variant.median - pool[0].median for variant in pool}
+    ratio = {variant.name: variant.median / one[0].median for variant in one}
+    select_over = {variant.name: variant.median - one[0].median for variant in one}
+    promises = [
+        (
+            f"+{over['pgleak']:.2f} us per checkout and checkin (at most +{TARGET_MICROSECONDS})",
+            over["pgleak"] <= TARGET_MICROSECONDS,
+        ),
+        (
+            f"{ratio['pgleak'] - 1:+.1%} on a SELECT 1 (at most {TARGET_SELECT - 1:+.0%})",
+            ratio["pgleak"] <= TARGET_SELECT,
+        ),
+    ]
+    if "opentelemetry" in over:
+        times = select_over["opentelemetry"] / select_over["pgleak"]
+        promises.append(
+            (f"{times:.1f} times cheaper than OpenTelemetry's (at least {TARGET_OTEL:.0f})", times >= TARGET_OTEL)
+        )
+    scaled = over["pgleak"] / pool[0].median * REFERENCE_BARE
+    print(f"\nscaled to a machine where bare takes {REFERENCE_BARE} us: {scaled:+.2f} us (information only)")
+    for line, kept in promises:
+        print(f"{'kept  ' if kept else 'BROKEN'} {line}")
+    return all(kept for _, kept in promises)
+
+
+def memory(url: str) -> None:
+    """Bytes per held connection, and the growth of the process over 1,000,000 checkouts."""
+    engine = create_engine(url, pool_size=50)
+    api.instrument(engine)
+    connections = [engine.raw_connection() for _ in range(50)]
+    ledger = api.LEDGER.pools[next(iter(api.LEDGER.pools))]
+    for connection in connections:
+        connection.close()
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.take_snapshot()
+    connections = [engine.raw_connection() for _ in range(50)]
+    after = tracemalloc.take_snapshot()
+    ours = [tracemalloc.Filter(inclusive=True, filename_pattern="*/pgleak/*")]
+    held = sum(each.size_diff for each in after.filter_traces(ours).compare_to(before.filter_traces(ours), "filename"))
+    tracemalloc.stop()
+    followed = sys.getsizeof(next(iter(ledger.connections.values())))
+    print(f"\nheld connection: {held / 50:.0f} bytes while out, and {followed} bytes from connect to close")
+    for connection in connections:
+        connection.close()
+    for _ in range(20_000):
+        pool_only(engine)
+    gc.collect()
+    start = resident()
+    for _ in range(1_000_000):
+        pool_only(engine)
+    gc.collect()
+    print(f"1,000,000 checkouts: the process grew by {(resident() - start) // 1024} KiB")
+    api.uninstrument(engine)
+    engine.dispose()
+
+
+def resident() -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextlib.contextmanager
+def database(dsn: str | None) -> Iterator[str]:
+    if dsn is not None:
+        yield dsn
+        return
+    with EmbeddedPostgres(16) as server:
+        yield f"postgresql+psycopg2://postgres@127.0.0.1:{server.port}/postgres"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dsn")
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--memory", action="store_true", help="measure memory as well")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--check", action="store_true", help="exit with 1 when a promise is broken")
+    arguments = parser.parse_args()
+    if arguments.worker:
+        worker(arguments.worker)
+        return 0
+    names = list(SWITCHES)
+    if not _has_opentelemetry():
+        names.remove("opentelemetry")
+    print(f"Python {platform.python_version()}, SQLAlchemy {sqlalchemy.__version__}")
+    with database(arguments.dsn) as url:
+        variants = [Variant(name, url) for name in names]
+        try:
+            pool = measure("pool", variants, rounds=arguments.rounds, batch=1000)
+            show("checkout and checkin, nothing else", pool)
+            one = measure("select", variants, rounds=arguments.rounds, batch=200)
+            show("SELECT 1 on a local server, thread CPU time", one)
+        finally:
+            for variant in variants:
+                variant.stop()
+        kept = verdict(pool, one)
+        if arguments.memory:
+            memory(url)
+    return 1 if arguments.check and not kept else 0
+
+
+def _has_opentelemetry() -> bool:
+    try:
+        return importlib.util.find_spec("opentelemetry.instrumentation.sqlalchemy") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

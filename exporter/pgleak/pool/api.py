@@ -1,0 +1,224 @@
+"""What an application calls: watch engines, know what is held, say what is known to take long."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from pgleak.pool import checkouts, drivers, events, marks, owner, statefile
+from pgleak.pool.ledger import LEDGER
+from pgleak.pool.monitor import Monitor
+from pgleak.pool.origin import capture
+from pgleak.pool.snapshot import Limits
+from pgleak.pool.survey import survey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from pgleak.pool.snapshot import ProcessSnapshot
+    from pgleak.pool.suspects import Verdict
+
+    AnyEngine: TypeAlias = Engine | AsyncEngine
+
+__all__ = ["LEDGER", "MONITOR", "instrument", "is_instrumented", "snapshot", "uninstrument"]
+
+MONITOR = Monitor(LEDGER)
+
+
+class _State:
+    """What `instrument()` has changed, so that `uninstrument()` can change it back."""
+
+    lock = threading.RLock()
+    original_init: Any = None  # Engine.__init__, while every engine is watched
+    default_name: str | None = None
+    follows_forks = False
+
+
+_state = _State()
+
+
+def instrument(
+    engine: AnyEngine | None = None,
+    *,
+    name: str | None = None,
+    application_name: str | None = None,
+    limits: Limits | None = None,
+    on_suspect: Callable[[Verdict], None] | None = None,
+) -> None:
+    """Watch an engine, or without one every engine, those that exist and those to come.
+
+    `name` is the `pool` label, by default the engine's host:port/database. `application_name` is what the server is
+    told where the user gave none, by default `name`, else PGLEAK_APPLICATION_NAME, else the program's name. `limits`
+    and `on_suspect` hold for the whole process; the callback runs on pgleak's own thread, once per suspect.
+    Calling it again changes what is given anew and nothing else. Raises TypeError for what is not an engine.
+    """
+    sync_engine = None if engine is None else _sync_engine(engine)
+    with _state.lock:
+        _follow_forks()
+        owner.adapt()
+        checkouts.install()
+        if limits is not None:
+            LEDGER.limits = limits
+        if on_suspect is not None:
+            MONITOR.reporter.on_suspect = on_suspect
+        if sync_engine is None:
+            _watch_all(application_name or name)
+        else:
+            _watch(sync_engine, name, application_name)
+            _adopt_open_connections([sync_engine])
+        checkouts.forget()
+
+
+def uninstrument(engine: AnyEngine | None = None) -> None:
+    """Stop watching an engine, or everything. SQLAlchemy is then as it was."""
+    with _state.lock:
+        if engine is None:
+            _unpatch_engine()
+            watched = [each for pool in LEDGER.pools.copy().values() for each in pool.engines.copy().values()]
+        else:
+            found = LEDGER.watched(_sync_engine(engine))
+            watched = [found] if found is not None else []
+        for each in watched:
+            events.detach(each)
+        if _state.original_init is None and not any(pool.engines for pool in LEDGER.pools.copy().values()):
+            checkouts.uninstall()
+            MONITOR.stop()
+            statefile.stop()
+            LEDGER.pools.clear()
+            MONITOR.reporter.on_suspect = None
+            LEDGER.limits = Limits()
+        checkouts.forget()
+
+
+def snapshot() -> ProcessSnapshot:
+    """What this process holds now, as plain data. Safe in any thread."""
+    return survey(LEDGER)
+
+
+def is_instrumented(engine: AnyEngine) -> bool:
+    return LEDGER.watched(_sync_engine(engine)) is not None
+
+
+def _sync_engine(engine: AnyEngine) -> Engine:
+    inner = getattr(engine, "sync_engine", engine)
+    if not isinstance(inner, Engine):
+        raise TypeError(f"pgleak.instrument() takes an Engine, an AsyncEngine or nothing, not {type(engine).__name__}")
+    return inner
+
+
+def _watch(engine: Engine, name: str | None, application_name: str | None) -> None:
+    watched = LEDGER.watched(engine)
+    if watched is not None:
+        if name in {None, watched.ledger.name} and application_name in {None, watched.application_name}:
+            return
+        name = name or watched.ledger.name
+        application_name = application_name or watched.application_name
+        events.detach(watched)
+    events.attach(engine, LEDGER, name or "", application_name or name or drivers.program_name())
+
+
+def _watch_all(application_name: str | None) -> None:
+    _state.default_name = application_name or _state.default_name
+    _patch_engine()
+    engines = [found for found in gc.get_objects() if issubclass(type(found), Engine)]
+    new = []
+    for engine in engines:
+        if LEDGER.watched(engine) is None and hasattr(engine, "pool"):
+            _watch(engine, None, _state.default_name)
+            new.append(engine)
+    _adopt_open_connections(new)
+
+
+def _patch_engine() -> None:
+    """From now on each engine is watched as soon as it exists, whoever imported `create_engine` from wherever."""
+    if _state.original_init is not None:
+        return
+    original = _state.original_init = Engine.__init__
+
+    def watch(engine: Engine) -> None:
+        if _state.original_init is None:  # uninstrumented, but somebody wrapped this wrapper
+            return
+        try:
+            _watch(engine, None, _state.default_name)
+            remember_origin(engine, sys._getframe(2))  # noqa: SLF001 - documented
+        except Exception:  # noqa: BLE001 - an engine that is not watched is better than none
+            LEDGER.errors += 1
+
+    wrapper = _with_the_same_arguments(original, watch)
+    wrapper.__wrapped__ = original
+    setattr(Engine, "__init__", wrapper)  # noqa: B010 - mypy takes no assignment to a method
+
+
+def _with_the_same_arguments(original: Any, then: Callable[[Engine], None]) -> Any:
+    """A wrapper whose code names the same arguments: that is where `create_engine` learns which ones an engine takes."""
+    code = original.__code__
+    names = ", ".join(code.co_varnames[: code.co_argcount])
+    source = f"def __init__({names}):\n    original({names})\n    then({code.co_varnames[0]})\n"
+    namespace: dict[str, Any] = {"original": original, "then": then}
+    exec(compile(source, __file__, "exec"), namespace)  # noqa: S102 - made of SQLAlchemy's own argument names
+    wrapper = namespace["__init__"]
+    wrapper.__defaults__ = original.__defaults__
+    return wrapper
+
+
+def remember_origin(engine: Engine, frame: FrameType | None) -> None:
+    """Note the code that makes this engine: where engines pile up, it is the line to change."""
+    watched = LEDGER.watched(engine)
+    if watched is not None and not watched.made:
+        watched.made = capture(frame)[0]
+
+
+def _unpatch_engine() -> None:
+    original = _state.original_init
+    _state.original_init = _state.default_name = None
+    if original is not None and getattr(Engine.__init__, "__wrapped__", None) is original:
+        setattr(Engine, "__init__", original)  # noqa: B010 - mypy takes no assignment to a method
+
+
+def _adopt_open_connections(engines: list[Engine]) -> None:
+    """Find what these engines had open before they were watched. One walk through the heap, only when it can matter."""
+    pools = {id(engine.pool): engine for engine in engines if _has_connected(engine)}
+    if not pools:
+        return
+    for record in gc.get_objects():
+        if not issubclass(type(record), ConnectionPoolEntry):
+            continue
+        engine = pools.get(id(getattr(record, "_ConnectionRecord__pool", None)))
+        watched = LEDGER.watched(engine) if engine is not None else None
+        if watched is not None:
+            events.adopt_open(watched, record)
+
+
+def _has_connected(engine: Engine) -> bool:
+    return getattr(engine.dialect, "server_version_info", None) is not None
+
+
+def _follow_forks() -> None:
+    if not _state.follows_forks and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forked)
+        _state.follows_forks = True
+
+
+def _forked() -> None:
+    _state.lock = threading.RLock()
+    LEDGER.forked()
+    checkouts.forget()
+    marks.forget()
+    MONITOR.forked()
+
+
+def _keep_state_file() -> None:
+    statefile.ensure(snapshot)
+
+
+checkouts.on_first_connect(MONITOR.start)
+checkouts.on_first_connect(_keep_state_file)

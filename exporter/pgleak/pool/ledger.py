@@ -1,0 +1,296 @@
+"""What is checked out of the pools of this process, by whom, since when.
+
+Everything here may be entered by the garbage collector at any allocation, in any thread, while the same thread is in the
+midst of anything: so there are no locks. What is shared between threads changes in single steps (one dict or attribute
+store, or `+=` on an int, which the interpreter does not interrupt), and readers copy before they iterate.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import ref
+
+from pgleak.pool.drivers import facts
+from pgleak.pool.snapshot import CREATE_BOUNDS, USE_BOUNDS, Limits
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.pool import ConnectionPoolEntry, Pool
+
+    from pgleak.pool.marks import Marks
+    from pgleak.pool.origin import Stack
+    from pgleak.pool.owner import TaskOwner, ThreadOwner, UnknownOwner
+
+    #: number, monotonic start, owner, stack, through an ORM session?, site, the proxy handed out, marks
+    Holding: TypeAlias = tuple[int, float, TaskOwner | ThreadOwner | UnknownOwner, Stack, bool, "Site", ref[Any], Marks]
+
+CLOSED_REASONS = (
+    "collected", "detached", "disposed", "evicted", "invalidated", "other", "recycled", "returned", "soft_invalidated",
+)  # fmt: skip
+
+#: Fine enough that "five times the p99" means something; contains every bound of the metric.
+SITE_BOUNDS = tuple(
+    sorted({*USE_BOUNDS, 0.002, 0.02, 0.03, 0.2, 0.3, 2.0, 3.0, 7.0, 15.0, 20.0, 45.0, 90.0, 120.0, 180.0, 450.0, 600.0, 900.0,
+            1800.0, 3600.0, 7200.0, 14400.0})
+)  # fmt: skip
+_SITES = 1000  # per pool; programs that compile code as they run would add sites without end
+_FINISHED = 1000  # endings remembered until the monitor asks
+
+numbers = count(1)
+
+
+class Site:
+    """One place in the code that checks connections out, and how long it kept them."""
+
+    __slots__ = ("checkouts", "code", "counts", "returned_by_gc", "seconds")
+
+    def __init__(self, code: CodeType | None) -> None:
+        self.code = code  # kept, so that its id stays its own
+        self.forget()
+
+    def forget(self) -> None:
+        self.checkouts = 0
+        self.returned_by_gc = 0
+        self.counts = [0] * (len(SITE_BOUNDS) + 1)
+        self.seconds = 0.0
+
+    def record(self, used: float) -> None:
+        self.counts[bisect_left(SITE_BOUNDS, used)] += 1
+        self.seconds += used
+
+
+class Connection:
+    """One connection to the server, from connect to close, whatever pool record it is in."""
+
+    __slots__ = (
+        "__weakref__", "detached", "driver", "engine", "inherited", "key", "opened", "out", "pid", "pool", "reason", "server",
+        "shared", "uses",
+    )  # fmt: skip
+
+    def __init__(self, key: int, engine: WatchedEngine, opened: float) -> None:
+        self.key = key
+        self.engine = engine
+        self.opened = opened
+        self.pool: ref[Pool] | None = None
+        self.driver: ref[Any] | None = None
+        self.pid: int | None = None
+        self.server = ""
+        self.out: Holding | None = None
+        self.shared: tuple[Holding, ...] = ()  # a StaticPool hands the same connection out many times
+        self.detached = False
+        self.inherited = False  # opened by the parent process
+        self.reason = ""
+        self.uses = 0
+
+    def share(self, proxy: object) -> bool:
+        """Handed out while it is out. False when that is the same holder once more, as SingletonThreadPool has it."""
+        holding = self.out
+        if holding is None:
+            return True
+        if holding[6]() is proxy:
+            return False
+        self.shared = (*(each for each in self.shared if each[6]() is not None), holding)
+        return True
+
+
+class WatchedEngine:
+    """An engine, known without keeping it alive."""
+
+    __slots__ = ("application_name", "born", "engine", "ledger", "listeners", "made", "server", "silent_dialect")
+
+    def __init__(self, engine: Engine, ledger: PoolLedger, application_name: str, server: str) -> None:
+        key = id(engine)
+        self.ledger = ledger
+        self.application_name = application_name
+        self.server = server
+        self.listeners: list[tuple[str, Any]] = []
+        self.born = time.monotonic()
+        self.made: Stack = ()  # the code that made the engine; known only where it was watched from the start
+        self.silent_dialect = False  # nobody listened to the dialect before
+        engines = ledger.engines
+        self.engine: ref[Engine] = ref(engine, lambda _: engines.pop(key, None))
+        engines[key] = self
+
+    def adopt(self, dbapi_connection: Any, record: ConnectionPoolEntry | None, opened: float) -> Connection:
+        """Begin to follow a connection. Its driver object dies on every path on which the connection does."""
+        ledger = self.ledger
+        key = id(dbapi_connection)
+        connection = Connection(key, self, opened)
+        driver = None
+        if record is not None:
+            driver = record.driver_connection
+            pool = getattr(record, "_ConnectionRecord__pool", None)
+            if pool is None:
+                engine = self.engine()
+                pool = engine.pool if engine is not None else None
+            connection.pool = ref(pool) if pool is not None else None
+        known = facts(driver)
+        connection.pid = known.pid
+        connection.server = known.server or self.server
+        ledger.application_name = known.application_name or ledger.application_name
+        try:
+            connection.driver = ref(driver, _Death(ledger, connection))
+        except TypeError:
+            connection.driver = None  # a driver without weak references: its close events have to do
+        ledger.connections[key] = connection
+        return connection
+
+    def adopt_checked_out(self, proxy: Any) -> Connection:
+        """Follow a connection that was opened before the engine was watched."""
+        record = getattr(proxy, "_connection_record", None)
+        return self.adopt(proxy.dbapi_connection, record, getattr(record, "last_connect_time", 0) or time.time())
+
+
+class _Death:
+    """Called when a driver's connection object dies: by then it is closed, with or without an event."""
+
+    __slots__ = ("_connection", "_ledger")
+
+    def __init__(self, ledger: PoolLedger, connection: Connection) -> None:
+        self._ledger = ledger
+        self._connection = ref(connection)  # else the connection would hold itself
+
+    def __call__(self, _: object) -> None:
+        try:
+            connection = self._connection()
+            if connection is not None:
+                self._ledger.closed_for(connection, connection.reason or "collected")
+        except Exception:  # noqa: BLE001 - nothing of ours may surface in whatever the collector interrupted
+            self._ledger.errors += 1
+
+
+class PoolLedger:
+    """Everything under one pool name, which outlives the engines that come and go under it."""
+
+    __slots__ = (
+        "application_name",
+        "closed",
+        "connections",
+        "create_counts",
+        "create_seconds",
+        "ended",
+        "engines",
+        "errors",
+        "irregular",
+        "name",
+        "nowhere",
+        "opened",
+        "other",
+        "pending",
+        "pool_class",
+        "server",
+        "sites",
+        "suspects",
+        "suspects_returned",
+        "timeouts",
+        "waited",
+    )  # fmt: skip
+
+    def __init__(self, name: str, server: str) -> None:
+        self.name = name
+        self.server = server
+        self.application_name = ""
+        self.pool_class = ""
+        self.connections: dict[int, Connection] = {}
+        self.engines: dict[int, WatchedEngine] = {}
+        self.sites: dict[int, Site] = {}  # by the id of the code object, which the site keeps
+        self.nowhere = Site(None)  # no frame of the application
+        self.other = Site(None)  # beyond the cap
+        self.irregular = Site(None)  # what the collector brought back: tells nothing about a site's habits
+        self.errors = 0
+        self._zero()
+
+    def _zero(self) -> None:
+        self.opened = 0
+        self.timeouts = 0
+        self.waited = 0.0
+        self.pending = 0
+        self.create_counts = [0] * (len(CREATE_BOUNDS) + 1)
+        self.create_seconds = 0.0
+        self.closed = dict.fromkeys(CLOSED_REASONS, 0)
+        self.suspects: dict[str, int] = {}  # these two by the monitor only
+        self.suspects_returned: dict[str, int] = {}
+        self.ended: list[int] = []  # numbers of checkouts that ended otherwise than by being returned
+
+    def site(self, code: CodeType) -> Site:
+        """The site of a code object that was not seen before."""
+        if len(self.sites) >= _SITES:
+            return self.other
+        return self.sites.setdefault(id(code), Site(code))
+
+    def all_sites(self) -> list[Site]:
+        return [self.nowhere, self.other, *self.sites.copy().values()]
+
+    def record_creation(self, seconds: float) -> None:
+        self.opened += 1
+        seconds = max(seconds, 0.0)  # the wall clock may have been set back meanwhile
+        self.create_counts[bisect_left(CREATE_BOUNDS, seconds)] += 1
+        self.create_seconds += seconds
+
+    def lost(self, holding: Holding, used: float, *, collected: bool) -> None:
+        """A checkout ended without being returned by its holder."""
+        if collected:
+            holding[5].returned_by_gc += 1
+        self.irregular.record(used)
+        self.ended.append(holding[0])
+        if len(self.ended) > 2 * _FINISHED:
+            del self.ended[:_FINISHED]
+
+    def closed_for(self, connection: Connection, reason: str) -> None:
+        """The connection is gone. Counted once, whatever events and weak references say afterwards."""
+        if self.connections.get(connection.key) is not connection:
+            return
+        self.connections.pop(connection.key, None)
+        if connection.inherited:
+            return
+        self.closed[reason] += 1
+        holding = connection.out
+        if holding is not None:
+            connection.out = None
+            self.lost(
+                holding, time.monotonic() - holding[1], collected=reason == "collected" and not connection.detached
+            )
+
+    def forked(self) -> None:
+        """In the child: what the parent opened is the parent's; all counters begin anew."""
+        for connection in self.connections.copy().values():
+            connection.inherited = True
+            connection.out = None
+            connection.shared = ()
+        for site in (*self.all_sites(), self.irregular):
+            site.forget()
+        self._zero()
+
+
+class Ledger:
+    """All pools of this process."""
+
+    def __init__(self) -> None:
+        self.pools: dict[str, PoolLedger] = {}
+        self.limits = Limits()
+        self.errors = 0  # outside of any pool
+
+    def pool(self, name: str, server: str) -> PoolLedger:
+        pool = self.pools.get(name)
+        return pool if pool is not None else self.pools.setdefault(name, PoolLedger(name, server))
+
+    def watched(self, engine: Engine) -> WatchedEngine | None:
+        """What is known of this engine, None when it is not instrumented."""
+        key = id(engine)
+        for pool in self.pools.copy().values():
+            watched = pool.engines.get(key)
+            if watched is not None and watched.engine() is engine:
+                return watched
+        return None
+
+    def forked(self) -> None:
+        for pool in self.pools.copy().values():
+            pool.forked()
+
+
+LEDGER = Ledger()

@@ -1,0 +1,78 @@
+"""What the application tells about the work at hand: how long it may take, and what it serves."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pgleak.pool.owner import current_owner
+from pgleak.pool.snapshot import Expected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What holds where a checkout is made."""
+
+    context: str = ""
+    expected: Expected | None = None
+
+
+NOTHING = Marks()
+MARKS: ContextVar[Marks] = ContextVar("pgleak_marks", default=NOTHING)
+
+# Blocks that are open now, by the identity of whoever is inside: they hold for what he has checked out before, too.
+_open: dict[int, tuple[Expected, ...]] = {}
+
+
+@contextmanager
+def expected_hold(name: str, *, max_seconds: float) -> Iterator[None]:
+    """Whatever this thread or task holds in the block is known to take long: no suspect before `max_seconds`.
+
+    Counts for connections that are checked out in the block, how long ever they stay out, and for those that were
+    checked out before it, while it lasts. A holder that ends without returning is a suspect all the same.
+    """
+    expected = Expected(str(name), float(max_seconds))
+    owner = current_owner()
+    key = owner.key()
+    token = MARKS.set(replace(MARKS.get(), expected=expected))
+    _open[key] = (*_open.get(key, ()), expected)
+    try:
+        yield
+    finally:
+        remaining = tuple(block for block in _open.get(key, ()) if block is not expected)
+        if remaining:
+            _open[key] = remaining
+        else:
+            _open.pop(key, None)
+        MARKS.reset(token)
+
+
+def expected_now(key: int) -> Expected | None:
+    """The innermost block in which this owner is now."""
+    blocks = _open.get(key)
+    return blocks[-1] if blocks else None
+
+
+@contextmanager
+def context(name: str) -> Iterator[None]:
+    """Connections checked out in the block are reported with this name: an endpoint, a task."""
+    token = MARKS.set(replace(MARKS.get(), context=str(name)))
+    try:
+        yield
+    finally:
+        MARKS.reset(token)
+
+
+def set_context(name: str | None) -> None:
+    """Like `context`, until the next call in this thread or task: for hooks that only see a beginning and an end."""
+    MARKS.set(replace(MARKS.get(), context=str(name or "")))
+
+
+def forget() -> None:
+    """After a fork: nobody else is in a block."""
+    _open.clear()

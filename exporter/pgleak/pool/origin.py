@@ -1,0 +1,231 @@
+"""From frames to call sites: which lines of the application stand behind a checkout.
+
+While a connection is handed out only code objects and instruction offsets are kept: they hold no frame, and finding the
+line of an instruction is a table walk that most checkouts never need.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import sqlalchemy.orm.session
+
+from pgleak.pool.snapshot import UNKNOWN_SITE, Frame
+
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
+
+#: Code objects and instruction offsets in turn, the innermost first.
+Stack: TypeAlias = "tuple[CodeType | int, ...]"
+
+FRAMES = 4  # reported per checkout
+_DEPTH = 64  # frames walked at most
+
+APPLICATION, LIBRARY, SESSION, PACKAGE = range(4)
+
+#: Packages that stand between the application and its connections; an application is none of them, wherever it lives.
+_MACHINERY = frozenset(
+    [
+        "_pytest",
+        "aiohttp",
+        "alembic",
+        "anyio",
+        "asgiref",
+        "billiard",
+        "celery",
+        "click",
+        "concurrent",
+        "ddtrace",
+        "fastapi",
+        "flask",
+        "flask_sqlalchemy",
+        "gevent",
+        "greenlet",
+        "gunicorn",
+        "hypercorn",
+        "kombu",
+        "newrelic",
+        "opentelemetry",
+        "pluggy",
+        "prometheus_client",
+        "pytest",
+        "rq",
+        "sentry_sdk",
+        "sqlalchemy",
+        "sqlalchemy_utils",
+        "sqlmodel",
+        "starlette",
+        "tenacity",
+        "tornado",
+        "typer",
+        "uvicorn",
+        "uvloop",
+        "waitress",
+        "werkzeug",
+        "wrapt",
+    ]
+)
+
+_SESSION_FILE = sqlalchemy.orm.session.__file__
+_SITE_PACKAGES = ("/site-packages/", "/dist-packages/", "\\site-packages\\")
+_STDLIB = tuple(
+    {
+        path.rstrip("/\\") + ("\\" if "\\" in path else "/")
+        for path in map(sysconfig.get_path, ("stdlib", "platstdlib"))
+        if path
+    }
+)
+_OURS = __file__[: -len("origin.py")]
+_FILES_KEPT = 20_000
+
+# file name -> what it is; file name -> its module. Written without a lock: two threads write the same.
+_places: dict[str, int] = {}
+_modules: dict[str, str] = {}
+
+
+def capture(frame: FrameType | None) -> tuple[Stack, bool]:
+    """The innermost application frame from `frame` outwards with its callers, and whether an ORM session is on the way.
+
+    Most of what a checkout costs. So only the innermost frame is looked for; its callers are noted as they are, and which
+    of them are the application's is found out when somebody asks (`resolve`).
+    """
+    session = hopped = False
+    spare: FrameType | None = None
+    left = _DEPTH
+    while frame is not None:
+        try:
+            place = _places[frame.f_code.co_filename]
+        except KeyError:
+            place = classify(frame)
+        if not place:  # APPLICATION
+            return _with_callers(frame), session
+        if place > LIBRARY:
+            if place == SESSION:
+                session = True
+            elif spare is None:
+                spare = frame
+        left -= 1
+        if not left:
+            break
+        frame = frame.f_back
+        if frame is None and not hopped:
+            hopped = True
+            frame = _awaiter()
+    return (_with_callers(spare), session) if spare is not None else ((), session)
+
+
+def _with_callers(first: FrameType) -> Stack:
+    """Written out, because a loop costs twice as much."""
+    second = first.f_back
+    if second is None:
+        return (first.f_code, first.f_lasti)
+    third = second.f_back
+    if third is None:
+        return (first.f_code, first.f_lasti, second.f_code, second.f_lasti)
+    fourth = third.f_back
+    if fourth is None:
+        return (first.f_code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti)
+    fifth = fourth.f_back
+    stack = (
+        first.f_code, first.f_lasti, second.f_code, second.f_lasti,
+        third.f_code, third.f_lasti, fourth.f_code, fourth.f_lasti,
+    )  # fmt: skip
+    return stack if fifth is None else (*stack, fifth.f_code, fifth.f_lasti)
+
+
+def _awaiter() -> FrameType | None:
+    """SQLAlchemy runs the body of an async call in a greenlet of its own: the coroutine that awaits it."""
+    greenlets = sys.modules.get("greenlet")
+    if greenlets is None:
+        return None
+    current = greenlets.getcurrent()
+    if not getattr(current, "__sqlalchemy_greenlet_provider__", False):
+        return None
+    frame: FrameType | None = current.parent.gr_frame
+    return frame
+
+
+def classify(frame: FrameType) -> int:
+    """What kind of file a frame is in, remembered."""
+    name = frame.f_code.co_filename
+    module = frame.f_globals.get("__name__")
+    module = module if isinstance(module, str) else UNKNOWN_SITE
+    if len(_places) >= _FILES_KEPT:  # a program that compiles code under ever new names
+        _places.clear()
+        _modules.clear()
+    _modules[name] = module
+    place = _place(name, module)
+    _places[name] = place
+    return place
+
+
+def _place(file: str, module: str) -> int:
+    if file == _SESSION_FILE:
+        return SESSION
+    if file.startswith(("<frozen", _OURS)) or module.partition(".")[0] in _MACHINERY:
+        return LIBRARY
+    if any(part in file for part in _SITE_PACKAGES):
+        return PACKAGE
+    return LIBRARY if file.startswith(_STDLIB) else APPLICATION
+
+
+def resolve(stack: Stack) -> tuple[Frame, ...]:
+    """The application's frames among these, with their lines; at most four."""
+    frames = []
+    for index in range(0, len(stack), 2):
+        code, offset = stack[index], stack[index + 1]
+        assert not isinstance(code, int)
+        assert isinstance(offset, int)
+        if index == 0 or _is_application(code):
+            frames.append(Frame(module_of(code), function_of(code), code.co_filename, line_of(code, offset)))
+    return tuple(frames[:FRAMES])
+
+
+def _is_application(code: CodeType) -> bool:
+    place = _places.get(code.co_filename)
+    if place is None:
+        place = _place(code.co_filename, module_of(code))
+    return place in {APPLICATION, PACKAGE}
+
+
+def site_of(code: CodeType) -> str:
+    """`module:function`, the label."""
+    return f"{module_of(code)}:{function_of(code)}"
+
+
+def module_of(code: CodeType) -> str:
+    """The module that the code is in: noted when it ran, else found among what is imported."""
+    file = code.co_filename
+    module = _modules.get(file)
+    if module is None:
+        module = next(
+            (name for name, each in sys.modules.copy().items() if getattr(each, "__file__", None) == file), None
+        )
+        if module is None:
+            return Path(file).stem
+        if len(_modules) < _FILES_KEPT:
+            _modules[file] = module
+    return module
+
+
+def function_of(code: CodeType) -> str:
+    """The qualified name where Python keeps one in the code (3.11 and later), else the plain one."""
+    name: str = getattr(code, "co_qualname", code.co_name)
+    return name.replace("<locals>.", "")
+
+
+def line_of(code: CodeType, offset: int) -> int:
+    """The line of the instruction; the function's first one when there is none."""
+    for start, end, line in code.co_lines():
+        if start <= offset < end and line is not None:
+            return line
+    return code.co_firstlineno
+
+
+def standing(thread: int) -> tuple[Frame, ...]:
+    """Where a thread stands now: its application frames, the innermost first. Empty when it is gone."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, for debugging deadlocks, which is this
+    return resolve(capture(frame)[0])

@@ -1,0 +1,167 @@
+"""Who holds a connection: a thread, a task or a greenlet, known without keeping it alive."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from asyncio import _get_running_loop, current_task
+from typing import TYPE_CHECKING, Any
+
+from pgleak.pool.origin import APPLICATION, FRAMES, PACKAGE, capture, classify, resolve, standing
+from pgleak.pool.snapshot import Frame, Owner, OwnerKind, OwnerState
+
+if TYPE_CHECKING:
+    import asyncio
+    from types import FrameType
+
+
+class _Token:
+    """Lives in a thread's own storage, so that it dies with the thread. Thread idents and ids come round again."""
+
+    __slots__ = ("__weakref__",)
+
+
+class ThreadOwner:
+    """A thread, or under gevent's patch a greenlet."""
+
+    __slots__ = ("_greenlet", "_token", "ident", "name")
+
+    def __init__(self, token: _Token) -> None:
+        self._token = weakref.ref(token)
+        self.ident = threading.get_ident()
+        # threading.current_thread() would take a lock to register a thread that it does not know
+        thread = getattr(threading, "_active", {}).get(self.ident)
+        self.name = thread.name if thread is not None else f"thread {self.ident}"
+        self._greenlet = _current_greenlet()
+        if self._greenlet is not None:
+            self.name = getattr(self._greenlet(), "name", self.name)
+
+    def key(self) -> int:
+        return id(self)
+
+    @property
+    def alive(self) -> bool:
+        if self._greenlet is None:
+            return self._token() is not None
+        greenlet = self._greenlet()
+        return greenlet is not None and not greenlet.dead
+
+    def describe(self) -> tuple[Owner, tuple[Frame, ...]]:
+        """The owner, and where he stands now."""
+        kind: OwnerKind = "thread" if self._greenlet is None else "greenlet"
+        state: OwnerState = "alive" if self.alive else "dead"
+        if state == "dead":
+            return Owner(kind, self.name, state), ()
+        if self._greenlet is None:
+            return Owner(kind, self.name, state), standing(self.ident)
+        greenlet = self._greenlet()
+        return Owner(kind, self.name, state), _resolved(getattr(greenlet, "gr_frame", None))
+
+
+class TaskOwner:
+    """An asyncio task."""
+
+    __slots__ = ("_task", "name")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = weakref.ref(task)
+        self.name = task.get_name()
+
+    def key(self) -> int:
+        return id(self._task())
+
+    @property
+    def alive(self) -> bool:
+        task = self._task()
+        return task is not None and not task.done()
+
+    def describe(self) -> tuple[Owner, tuple[Frame, ...]]:
+        """The owner, and where he stands now: the innermost coroutine of the application that waits."""
+        task = self._task()
+        if task is None or task.done():
+            return Owner("task", self.name, "dead"), ()
+        return Owner("task", self.name, "alive"), _awaiting(task)
+
+
+class UnknownOwner:
+    """Whoever checked a connection out before pgleak was there to see it."""
+
+    __slots__ = ()
+
+    name = "unknown"
+    alive = True
+
+    def key(self) -> int:
+        return 0
+
+    def describe(self) -> tuple[Owner, tuple[Frame, ...]]:
+        return Owner("thread", "unknown", "unknown"), ()
+
+
+UNKNOWN_OWNER = UnknownOwner()
+
+
+class _Here:
+    storage: Any = threading.local()
+
+
+def current_owner() -> ThreadOwner | TaskOwner:
+    """Whoever runs now: the task where an event loop runs, else the thread."""
+    if _get_running_loop() is not None:
+        task = current_task()
+        if task is not None:
+            return TaskOwner(task)
+    try:
+        owner: ThreadOwner = _Here.storage.owner
+    except AttributeError:
+        token = _Token()
+        owner = ThreadOwner(token)
+        _Here.storage.token = token
+        _Here.storage.owner = owner
+    return owner
+
+
+def adapt() -> None:
+    """Where gevent has patched threads since the import, tell greenlets apart instead of threads."""
+    if type(_Here.storage) is not threading.local:
+        _Here.storage = threading.local()
+
+
+def storage() -> Any:
+    """Where each thread's owner is kept, once it has one."""
+    return _Here.storage
+
+
+def _current_greenlet() -> weakref.ref[Any] | None:
+    """The running greenlet where gevent runs the threads, else None."""
+    monkey, greenlets = sys.modules.get("gevent.monkey"), sys.modules.get("greenlet")
+    if monkey is None or greenlets is None or not monkey.is_module_patched("threading"):
+        return None
+    return weakref.ref(greenlets.getcurrent())
+
+
+def _resolved(frame: FrameType | None) -> tuple[Frame, ...]:
+    return resolve(capture(frame)[0])
+
+
+def _awaiting(task: asyncio.Task[Any]) -> tuple[Frame, ...]:
+    """Follow what the task awaits down to the innermost coroutine; a running task stands where its thread stands."""
+    stack: tuple[Any, ...] = ()
+    awaited: Any = task.get_coro()
+    for _ in range(64):
+        frame = (
+            getattr(awaited, "cr_frame", None)
+            or getattr(awaited, "gi_frame", None)
+            or getattr(awaited, "ag_frame", None)
+        )
+        if frame is None:
+            break
+        if classify(frame) in {APPLICATION, PACKAGE}:
+            stack = (frame.f_code, frame.f_lasti, *stack)
+        awaited = (
+            getattr(awaited, "cr_await", None)
+            or getattr(awaited, "gi_yieldfrom", None)
+            or getattr(awaited, "ag_await", None)
+        )
+    return resolve(stack[: 2 * FRAMES])

@@ -1,0 +1,281 @@
+"""Three ways in, each idempotent and undone; and the application_name that both halves speak of."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import Pool, SingletonThreadPool
+
+from pgleak.pool import api
+from pool_support import SYNC_DRIVERS, Counts, Truth, counts, new_name, pool_of, url
+
+if TYPE_CHECKING:
+    from pgleak.demo.embedded import EmbeddedPostgres
+
+MODIFIED = (
+    (Pool, "connect"),
+    (SingletonThreadPool, "connect"),
+    (Engine, "__init__"),
+    (Session, "__init__"),
+)
+ORIGINALS = [getattr(owner, name) for owner, name in MODIFIED]
+
+
+def test_one_engine(postgres16: EmbeddedPostgres) -> None:
+    name = new_name()
+    engine, other = create_engine(url(postgres16)), create_engine(url(postgres16))
+    api.instrument(engine, name=name)
+    with engine.connect(), other.connect():
+        assert counts(name) == Counts(used=1)
+        assert len(api.snapshot().pools) == 1
+    engine.dispose()
+    other.dispose()
+
+
+def test_an_async_engine(postgres16: EmbeddedPostgres) -> None:
+    async def story() -> None:
+        name = new_name()
+        engine = create_async_engine(url(postgres16, "asyncpg"))
+        api.instrument(engine, name=name)
+        async with engine.connect():
+            assert counts(name) == Counts(used=1)
+        await engine.dispose()
+
+    asyncio.run(story())
+
+
+def test_something_else_is_refused() -> None:
+    with pytest.raises(TypeError, match="takes an Engine, an AsyncEngine or nothing, not str"):
+        api.instrument("postgresql://")  # type: ignore[arg-type]
+
+
+def test_every_engine_existing_and_future(postgres16: EmbeddedPostgres) -> None:
+    """Also for code that imported create_engine before, and with the connections that are open already."""
+    before = create_engine(url(postgres16))
+    held = before.connect()
+    returned = before.connect()
+    returned.close()
+    api.instrument()
+    after = create_engine(url(postgres16))
+    with after.connect():
+        (pool,) = api.snapshot().pools
+        assert pool.name == pool.server == f"127.0.0.1:{postgres16.port}/postgres"
+        assert (pool.engines, len(pool.idle), len(pool.checkouts)) == (2, 1, 2)
+        unknown = next(checkout for checkout in pool.checkouts if checkout.owner.state == "unknown")
+        assert unknown.site == "(unknown)"
+    held.close()
+    (pool,) = api.snapshot().pools
+    assert (len(pool.idle), len(pool.checkouts)) == (3, 0)
+    before.dispose()
+    after.dispose()
+
+
+def test_no_code_at_all(postgres16: EmbeddedPostgres) -> None:
+    name = new_name()
+    engine = create_engine(url(postgres16, plugin="pgleak", pgleak_name=name))
+    assert "pgleak" not in str(engine.url)
+    with engine.connect() as connection:
+        assert counts(name) == Counts(used=1)
+        assert connection.execute(text("show application_name")).scalar() == name
+    engine.dispose()
+
+
+def test_a_pool_named_later_keeps_its_connections(postgres16: EmbeddedPostgres, truth: Truth) -> None:
+    """The plugin first, under the default name; then the application's own code, under a better one."""
+    first, second = new_name(), new_name()
+    engine = create_engine(url(postgres16, plugin="pgleak", pgleak_application_name=first))
+    held = engine.connect()
+    api.instrument(engine, name=second)
+    assert counts(second) == Counts(used=1)
+    held.close()
+    assert counts(second) == Counts(idle=1)
+    engine.dispose()
+
+
+def test_instrumenting_again_changes_nothing(postgres16: EmbeddedPostgres) -> None:
+    name = new_name()
+    engine = create_engine(url(postgres16))
+    for _ in range(3):
+        api.instrument(engine, name=name)
+        api.instrument(engine)
+        api.instrument()
+    with engine.connect():
+        assert counts(name) == Counts(used=1)
+        assert pool_of(name).counters.checkouts == 1
+    assert len(list(engine.pool.dispatch.checkin)) == 1
+    engine.dispose()
+
+
+def test_uninstrumenting_leaves_sqlalchemy_as_it_was(postgres16: EmbeddedPostgres) -> None:
+    engine = create_engine(url(postgres16))
+    # whoever listens to connections of each kind, before and after
+    before = _listeners(engine)
+    has_events = engine.dialect._has_events
+    api.instrument()
+    api.instrument(engine, name=new_name())
+    engine.connect().close()
+    engine.dispose()
+    engine.connect().close()
+    assert _listeners(engine) != before
+    api.uninstrument()
+    assert _listeners(engine) == before
+    assert engine.dialect._has_events is has_events
+    assert [getattr(owner, name) for owner, name in MODIFIED] == ORIGINALS
+    assert "connect" not in vars(engine.pool)
+    assert api.snapshot().pools == ()
+    engine.connect().close()
+    engine.dispose()
+
+
+def test_uninstrumenting_one_engine_leaves_the_others(postgres16: EmbeddedPostgres) -> None:
+    one, other = new_name(), new_name()
+    engines = {name: create_engine(url(postgres16)) for name in (one, other)}
+    for name, engine in engines.items():
+        api.instrument(engine, name=name)
+        engine.connect().close()
+    api.uninstrument(engines[one])
+    assert not api.is_instrumented(engines[one])
+    for engine in engines.values():
+        engine.connect().close()
+    assert counts(other) == Counts(idle=1)
+    assert pool_of(other).counters.checkouts == 2
+    assert counts(one) == Counts()
+    for engine in engines.values():
+        engine.dispose()
+
+
+def _listeners(engine: Engine) -> dict[str, list[Any]]:
+    names = (
+        "connect",
+        "checkout",
+        "checkin",
+        "reset",
+        "invalidate",
+        "soft_invalidate",
+        "close",
+        "detach",
+        "close_detached",
+    )
+    return {
+        **{name: [each for each in getattr(engine.pool.dispatch, name) if hasattr(each, "pgleak")] for name in names},
+        "do_connect": [each for each in engine.dialect.dispatch.do_connect if hasattr(each, "pgleak")],
+    }
+
+
+# ---- application_name
+
+
+def _server_name(engine: Engine) -> str:
+    with engine.connect() as connection:
+        name = connection.execute(
+            text("select application_name from pg_stat_activity where pid = pg_backend_pid()")
+        ).scalar()
+    engine.dispose()
+    return str(name)
+
+
+@pytest.mark.parametrize("driver", SYNC_DRIVERS)
+def test_a_nameless_connection_gets_the_name_of_its_pool(postgres16: EmbeddedPostgres, driver: str) -> None:
+    engine = create_engine(url(postgres16, driver))
+    api.instrument(engine, name="orders")
+    assert _server_name(engine) == "orders"
+    assert pool_of("orders").application_name == "orders"
+    assert pool_of("orders").server.endswith(f":{postgres16.port}/postgres")
+
+
+def test_a_nameless_asyncpg_connection_gets_the_name_of_its_pool(postgres16: EmbeddedPostgres) -> None:
+    async def story(**options: Any) -> str:
+        engine = create_async_engine(url(postgres16, "asyncpg"), **options)
+        api.instrument(engine, name="orders")
+        async with engine.connect() as connection:
+            name = (await connection.execute(text("show application_name"))).scalar()
+        await engine.dispose()
+        return str(name)
+
+    assert asyncio.run(story()) == "orders"
+    own = {"server_settings": {"application_name": "mine", "jit": "off"}}
+    assert asyncio.run(story(connect_args=own)) == "mine"
+    assert own == {"server_settings": {"application_name": "mine", "jit": "off"}}
+
+
+@pytest.mark.parametrize("driver", SYNC_DRIVERS)
+def test_the_users_own_name_stands(postgres16: EmbeddedPostgres, driver: str) -> None:
+    engine = create_engine(url(postgres16, driver), connect_args={"application_name": "mine"})
+    api.instrument(engine, name="orders")
+    assert _server_name(engine) == "mine"
+    assert pool_of("orders").application_name == "mine"
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_a_name_in_the_options_or_the_environment_stands(
+    postgres16: EmbeddedPostgres, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = create_engine(url(postgres16, driver), connect_args={"options": "-c application_name=mine"})
+    api.instrument(engine, name="orders")
+    assert _server_name(engine) == "mine"
+    monkeypatch.setenv("PGAPPNAME", "from the environment")
+    engine = create_engine(url(postgres16, driver))
+    api.instrument(engine, name="orders2")
+    assert _server_name(engine) == "from the environment"
+
+
+def test_without_any_name_the_program_gives_one(postgres16: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PGAPPNAME", raising=False)
+    program = (
+        "from pgleak.pool import api; from sqlalchemy import create_engine, text; import sys; api.instrument();"
+        "e = create_engine(sys.argv[1]); c = e.connect(); print(c.execute(text('show application_name')).scalar())"
+    )
+    dsn = url(postgres16).render_as_string(hide_password=False)
+    for environment, expected in (({}, "python"), ({"PGLEAK_APPLICATION_NAME": "billing"}, "billing")):
+        with monkeypatch.context() as patch:
+            for key, value in environment.items():
+                patch.setenv(key, value)
+            done = subprocess.run(
+                [sys.executable, "-c", program, dsn], capture_output=True, text=True, check=True, timeout=60
+            )
+        assert done.stdout.strip() == expected
+
+
+def test_other_listeners_for_connect_parameters_stay(postgres16: EmbeddedPostgres) -> None:
+    engine = create_engine(url(postgres16))
+    seen = []
+    event.listen(engine, "do_connect", lambda *arguments: seen.append(arguments[3].get("fallback_application_name")))
+    api.instrument(engine, name="orders")
+    assert _server_name(engine) == "orders"
+    api.uninstrument(engine)
+    assert engine.dialect._has_events, "somebody else still listens"
+    assert seen == [None]
+
+
+def test_a_database_of_another_kind_is_no_trouble() -> None:
+    engine = create_engine("sqlite://")
+    api.instrument(engine, name="lite")
+    with engine.connect() as connection:
+        assert connection.execute(text("select 1")).scalar() == 1
+        assert counts("lite") == Counts(used=1)
+    assert counts("lite").idle == 1
+    (backend,) = pool_of("lite").idle
+    assert (backend.pid, backend.server) == (None, "sqlite:/")
+    engine.dispose()
+
+
+def test_importing_the_pool_half_loads_no_driver_and_no_settings() -> None:
+    program = "import sys, pgleak.pool.api, pgleak.pool.collector; print([m for m in sys.modules if m in {'psycopg2', 'yaml'} or m.startswith(('pgleak.postgres', 'pgleak.settings', 'pgleak.web', 'pgleak.cli'))])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_nothing_secret_is_reported(postgres16: EmbeddedPostgres) -> None:
+    engine = create_engine(url(postgres16).set(password="hunter2"))
+    api.instrument(engine)
+    engine.connect().close()
+    assert "hunter2" not in repr(api.snapshot())
+    engine.dispose()

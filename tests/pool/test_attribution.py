@@ -1,0 +1,254 @@
+"""Who holds what, from where, and where he stands now."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+import servers
+from pgleak.pool import api
+from pgleak.pool.marks import context, expected_hold, set_context
+from pool_support import new_name, pool_of, url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import Engine
+
+    from pgleak.demo.embedded import EmbeddedPostgres
+    from pgleak.pool.snapshot import Checkout
+
+HERE = Path(__file__).read_text(encoding="utf-8").splitlines()
+
+
+def line(mark: str) -> int:
+    """The number of the line here that ends with this mark."""
+    return next(number for number, text in enumerate(HERE, 1) if text.endswith(f"# {mark}"))
+
+
+def watched(server: EmbeddedPostgres) -> tuple[Engine, Callable[[], Checkout]]:
+    engine, name = create_engine(url(server)), new_name()
+    api.instrument(engine, name=name)
+
+    def held() -> Checkout:
+        (checkout,) = pool_of(name).checkouts
+        return checkout
+
+    return engine, held
+
+
+def test_the_line_that_checked_a_connection_out(postgres16: EmbeddedPostgres) -> None:
+    engine, held = watched(postgres16)
+
+    def repository() -> Any:
+        return engine.connect()  # THE CHECKOUT
+
+    def service() -> Any:
+        return repository()  # ITS CALLER
+
+    connection = service()
+    checkout = held()
+    assert checkout.site == checkout.frames[0].site == f"{__name__}:" + _name(repository)
+    assert [(frame.file, frame.line) for frame in checkout.frames[:2]] == [
+        (__file__, line("THE CHECKOUT")),
+        (__file__, line("ITS CALLER")),
+    ]
+    assert len(checkout.frames) <= 4
+    assert (checkout.kind, checkout.place) == ("connection", "pool")
+    connection.close()
+    engine.dispose()
+
+
+def _name(function: Any) -> str:
+    """As in the label: qualified from Python 3.11 on."""
+    code = function.__code__
+    return str(getattr(code, "co_qualname", code.co_name)).replace("<locals>.", "")
+
+
+def test_the_line_at_which_a_session_first_spoke(postgres16: EmbeddedPostgres) -> None:
+    engine, held = watched(postgres16)
+    session = Session(engine)
+    session.execute(text("select 1"))  # THE SESSION
+    checkout = held()
+    assert checkout.kind == "session"
+    assert (checkout.frames[0].file, checkout.frames[0].line) == (__file__, line("THE SESSION"))
+    session.close()
+    engine.dispose()
+
+
+def test_an_async_session_names_the_coroutine(postgres16: EmbeddedPostgres) -> None:
+    async def story() -> None:
+        engine, name = create_async_engine(url(postgres16, "asyncpg")), new_name()
+        api.instrument(engine, name=name)
+        release = asyncio.Event()
+
+        async def endpoint() -> None:
+            async with AsyncSession(engine) as session:
+                await session.execute(text("select 1"))  # THE COROUTINE
+                await release.wait()  # WHERE IT STANDS
+
+        task = asyncio.create_task(endpoint(), name="the endpoint")
+        while not pool_of(name).checkouts or not pool_of(name).checkouts[0].standing:  # noqa: ASYNC110 - the ledger has no event
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        (checkout,) = pool_of(name).checkouts
+        assert checkout.kind == "session"
+        assert checkout.frames[0].line == line("THE COROUTINE")
+        assert (checkout.owner.kind, checkout.owner.name, checkout.owner.state) == ("task", "the endpoint", "alive")
+        assert checkout.standing[0].line == line("WHERE IT STANDS")
+        release.set()
+        await task
+        assert pool_of(name).checkouts == ()
+        await engine.dispose()
+
+    asyncio.run(story())
+
+
+def test_a_finished_task_is_a_dead_owner(postgres16: EmbeddedPostgres) -> None:
+    async def story() -> None:
+        engine, name = create_async_engine(url(postgres16, "asyncpg")), new_name()
+        api.instrument(engine, name=name)
+        kept: list[Any] = []
+
+        async def forgetful() -> None:
+            kept.append(await engine.connect())
+
+        await asyncio.create_task(forgetful())
+        (checkout,) = pool_of(name).checkouts
+        assert (checkout.owner.kind, checkout.owner.state, checkout.standing) == ("task", "dead", ())
+        await kept[0].close()
+        await engine.dispose()
+
+    asyncio.run(story())
+
+
+def test_a_living_thread_and_where_it_stands(postgres16: EmbeddedPostgres) -> None:
+    engine, held = watched(postgres16)
+    ready, release = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with engine.connect():
+            ready.set()
+            release.wait(30)  # THE THREAD WAITS
+
+    thread = threading.Thread(target=work, name="the worker")
+    thread.start()
+    assert ready.wait(10)
+    servers.wait_until(lambda: held().standing and held().standing[0].line == line("THE THREAD WAITS"))
+    assert (held().owner.kind, held().owner.name, held().owner.state) == ("thread", "the worker", "alive")
+    release.set()
+    thread.join()
+    engine.dispose()
+
+
+def test_an_ended_thread_is_a_dead_owner_though_its_ident_lives_on(postgres16: EmbeddedPostgres) -> None:
+    """The next thread gets the same ident from the system; it did not check anything out."""
+    engine, held = watched(postgres16)
+    registry = scoped_session(sessionmaker(engine))
+    sessions = []
+
+    def work() -> None:
+        registry.execute(text("select 1"))
+        sessions.append(registry())  # kept, as a list of recent failures keeps a traceback
+
+    ended = threading.Thread(target=work, name="ended")
+    ended.start()
+    ended.join()
+    release = threading.Event()
+    others = [threading.Thread(target=release.wait, args=(30,)) for _ in range(4)]
+    for other in others:
+        other.start()
+    servers.wait_until(lambda: held().owner.state == "dead")
+    assert (held().owner.name, held().standing) == ("ended", ())
+    release.set()
+    for other in others:
+        other.join()
+    sessions.pop().close()
+    engine.dispose()
+
+
+def test_a_synchronous_engine_in_a_coroutine_belongs_to_the_task(postgres16: EmbeddedPostgres) -> None:
+    engine, held = watched(postgres16)
+    kept = []
+
+    async def endpoint() -> None:
+        kept.append(engine.connect())
+
+    asyncio.run(endpoint())
+    assert (held().owner.kind, held().owner.state) == ("task", "dead")
+    kept[0].close()
+    engine.dispose()
+
+
+def test_known_long_work_and_what_it_serves(postgres16: EmbeddedPostgres) -> None:
+    engine, held = watched(postgres16)
+    with expected_hold("report", max_seconds=900), context("GET /report"):
+        connection = engine.connect()
+    assert held().context == "GET /report"
+    assert held().expected is not None
+    assert (held().expected.name, held().expected.max_seconds) == ("report", 900.0)  # type: ignore[union-attr]
+    connection.close()
+    set_context("job")
+    with engine.connect():
+        assert (held().context, held().expected) == ("job", None)
+        with expected_hold("outer", max_seconds=2), expected_hold("inner", max_seconds=1):
+            assert held().expected.name == "inner"  # type: ignore[union-attr]
+        assert held().expected is None, "what was checked out before counts while the block lasts"
+    set_context(None)
+    with engine.connect():
+        assert held().context == ""
+    engine.dispose()
+
+
+def test_expected_hold_is_for_its_own_task_only(postgres16: EmbeddedPostgres) -> None:
+    async def story() -> None:
+        engine, name = create_async_engine(url(postgres16, "asyncpg")), new_name()
+        api.instrument(engine, name=name)
+        done = asyncio.Event()
+
+        async def report() -> None:
+            async with engine.connect():
+                with expected_hold("report", max_seconds=900):
+                    await done.wait()
+
+        async def page() -> None:
+            async with engine.connect():
+                await done.wait()
+
+        tasks = [asyncio.create_task(report()), asyncio.create_task(page())]
+        while len(pool_of(name).checkouts) < 2:  # noqa: ASYNC110 - the ledger has no event
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.02)
+        assert sorted(bool(checkout.expected) for checkout in pool_of(name).checkouts) == [False, True]
+        done.set()
+        await asyncio.gather(*tasks)
+        await engine.dispose()
+
+    asyncio.run(story())
+
+
+def test_a_dropped_session_stays_out_until_a_full_collection(postgres16: EmbeddedPostgres) -> None:
+    engine, held = watched(postgres16)
+    gc.collect()
+    gc.disable()
+    try:
+        session = Session(engine)
+        session.execute(text("select 1"))
+        cycle = [session]
+        cycle.append(cycle)  # type: ignore[arg-type]
+        del session, cycle
+        assert held().site.startswith(__name__)
+    finally:
+        gc.enable()
+    gc.collect()
+    (pool,) = api.snapshot().pools
+    assert pool.checkouts == ()
+    assert sum(pool.counters.returned_by_gc.values()) == 1
+    engine.dispose()

@@ -1,0 +1,139 @@
+"""A fork starts a clean ledger; what the parent opened is the parent's."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import create_engine
+
+import servers
+from pgleak.pool import api
+from pgleak.pool.snapshot import Limits
+from pgleak.pool.suspects import judge
+from pool_support import Counts, counts, new_name, pool_of, url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pgleak.demo.embedded import EmbeddedPostgres
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
+    # Python 3.12 and later warn of any fork while there are threads, the monitor's among them.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+def in_child(story: Callable[[], None]) -> None:
+    """Run the story in a forked child; fail where it fails."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            story()
+            status = 0
+        except BaseException:  # noqa: BLE001 - the child must never go on as a second test runner
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_the_child_begins_with_nothing_and_counts_its_own(postgres16: EmbeddedPostgres) -> None:
+    name = new_name()
+    engine = create_engine(url(postgres16))
+    api.instrument(engine, name=name)
+    held = engine.connect()
+    engine.connect().close()
+    parent = api.snapshot().process
+
+    def child() -> None:
+        assert counts(name) == Counts()
+        counters = pool_of(name).counters
+        assert (counters.checkouts, counters.opened, counters.use.count) == (0, 0, 0)
+        assert api.snapshot().process.pid == os.getpid() != parent.pid
+        engine.dispose(close=False)
+        with engine.connect():
+            assert counts(name) == Counts(used=1)
+        assert counts(name) == Counts(idle=1)
+        assert pool_of(name).counters.checkouts == 1
+
+    in_child(child)
+    assert counts(name) == Counts(idle=1, used=1)
+    assert pool_of(name).counters.checkouts == 2
+    assert api.snapshot().process == parent
+    held.close()
+    engine.dispose()
+
+
+def test_using_the_parents_connection_is_a_suspect_at_once(postgres16: EmbeddedPostgres) -> None:
+    """Two processes that speak over one connection garble each other's answers."""
+    name = new_name()
+    engine = create_engine(url(postgres16))
+    api.instrument(engine, name=name)
+    engine.connect().close()
+
+    def child() -> None:
+        connection = engine.connect()
+        assert counts(name) == Counts(inherited=1)
+        (verdict,) = judge(api.snapshot())
+        assert verdict.cause == "inherited"
+        assert verdict.checkout.frames[0].file == __file__
+        connection.close()
+        assert counts(name) == Counts()
+
+    in_child(child)
+    assert counts(name) == Counts(idle=1)
+    engine.dispose()
+
+
+def test_the_child_watches_its_suspects_on_a_thread_of_its_own(postgres16: EmbeddedPostgres) -> None:
+    name = new_name()
+    engine = create_engine(url(postgres16))
+    api.instrument(engine, name=name)
+    engine.connect().close()
+    servers.wait_until(lambda: _monitors() == 1)
+
+    def child() -> None:
+        seen: list[str] = []
+        api.instrument(engine, limits=Limits(unproven_site=0.1), on_suspect=lambda verdict: seen.append(verdict.cause))
+        assert _monitors() == 0
+        engine.dispose(close=False)
+        held = engine.connect()
+        servers.wait_until(lambda: seen == ["overdue"])
+        held.close()
+
+    in_child(child)
+    engine.dispose()
+
+
+def _monitors() -> int:
+    return sum(thread.name == "pgleak-monitor" for thread in threading.enumerate())
+
+
+def test_multiprocessing(postgres16: EmbeddedPostgres) -> None:
+    engine = create_engine(url(postgres16))
+    api.instrument(engine, name="child")
+    engine.connect().close()
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+
+    def work() -> None:
+        own = create_engine(url(postgres16))
+        api.instrument(own, name="child")
+        with own.connect():
+            queue.put((counts("child"), pool_of("child").counters.checkouts))
+        own.dispose()
+
+    process = context.Process(target=work)
+    process.start()
+    assert queue.get() == (Counts(used=1), 1)
+    process.join(20)
+    assert process.exitcode == 0
+    assert counts("child") == Counts(idle=1)
+    engine.dispose()

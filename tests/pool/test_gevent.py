@@ -1,0 +1,83 @@
+"""Under gevent, each greenlet is an owner of its own. In a process of its own: gevent's patch cannot be taken back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+from pool_support import url
+
+if TYPE_CHECKING:
+    from pgleak.demo.embedded import EmbeddedPostgres
+
+
+STORY = """
+    import sys
+    from gevent import monkey
+    monkey.patch_all()
+    import gevent
+    from gevent.event import Event
+    from sqlalchemy import create_engine, text
+    from pgleak.pool import api
+    from pgleak.pool.snapshot import Limits
+
+    suspects = []
+    engine = create_engine(sys.argv[1], pool_size=5)
+    api.instrument(engine, name="green", limits=Limits(dead_owner=0.2, unproven_site=60), on_suspect=suspects.append)
+
+    def pool():
+        return api.snapshot().pools[0]
+
+    # many greenlets at once, each waiting for its turn
+    def work():
+        for _ in range(20):
+            with engine.connect() as connection:
+                connection.execute(text("select pg_sleep(0.001)"))
+                gevent.sleep(0)
+    gevent.joinall([gevent.spawn(work) for _ in range(20)], raise_error=True)
+    counters = pool().counters
+    assert counters.checkouts == counters.use.count == 400, counters
+    assert pool().pending == 0 and not pool().checkouts
+
+    # one that holds and waits, and where it stands
+    release = Event()
+    def holder():
+        with engine.connect():
+            release.wait()
+    waiting = gevent.spawn(holder)
+    gevent.sleep(0.1)
+    (checkout,) = pool().checkouts
+    assert checkout.owner.kind == "greenlet" and checkout.owner.state == "alive", checkout
+    assert checkout.standing and checkout.standing[0].function.endswith("holder"), checkout.standing
+    release.set(); waiting.join()
+
+    # one that ends without returning; one that is killed while it holds
+    kept = []
+    gevent.spawn(lambda: kept.append(engine.connect())).join()
+    (checkout,) = pool().checkouts
+    assert checkout.owner.state == "dead", checkout
+    with gevent.Timeout(10):
+        while not suspects:
+            gevent.sleep(0.05)
+    assert suspects[0].cause == "owner_dead", suspects
+    kept.pop().close()
+    release.clear()
+    killed = gevent.spawn(holder)
+    gevent.sleep(0.05)
+    killed.kill()
+    assert not pool().checkouts
+    assert api.snapshot().errors == 0
+    api.uninstrument()
+    print("well")
+"""
+
+
+def test_greenlets(postgres16: EmbeddedPostgres) -> None:
+    dsn = url(postgres16, "pg8000").render_as_string(hide_password=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(STORY), dsn],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == "well", done.stderr

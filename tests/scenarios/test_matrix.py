@@ -1,0 +1,301 @@
+"""The matrix that decides: each cause of a leak as a real program is named, with its line; its healthy twin is not."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+import servers
+from pgleak.pool import reading
+from pgleak.pool.suspects import judge, piled_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pgleak.demo.embedded import EmbeddedPostgres
+    from pgleak.pool.reading import Reading
+    from pgleak.pool.snapshot import PoolSnapshot
+    from pgleak.pool.suspects import Pile, Verdict
+
+HERE = Path(__file__).parent
+PATIENCE = 40.0  # seconds for a program to show what it has to show, imports on a busy machine included
+LOAD = 60  # checkouts under which a healthy program must stay silent
+QUIET = 3.0  # seconds of watching it: twice the longest limit of launch.py
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What has to be said of a buggy program."""
+
+    program: str
+    cause: str
+    held: int  # connections
+    kind: Literal["session", "connection"]
+    owner: tuple[str, str] = ("thread", "alive")
+
+
+LEAKS = [
+    Leak("session_never_removed", "overdue", 3, "session"),
+    Leak("thread_ends", "owner_dead", 4, "session", ("thread", "dead")),
+    Leak("loop_error_path", "overdue", 1, "session"),
+    Leak("sleeping_loop", "overdue", 3, "session"),
+    Leak("dispose_while_out", "orphaned", 3, "connection"),
+    Leak("detach_and_forget", "detached", 3, "connection"),
+    Leak("fork_after_connect", "inherited", 1, "connection"),
+    Leak("exception_between", "overdue", 3, "connection"),
+    Leak("fastapi_dependency", "overdue", 3, "session"),
+    Leak("cancelled_task", "owner_dead", 3, "session", ("task", "dead")),
+    Leak("streaming_response", "overdue", 3, "session"),
+    Leak("traceback_kept", "overdue", 3, "connection"),
+    Leak("threads_outlive_requests", "overdue", 4, "session"),
+]
+TWINS = [leak.program for leak in LEAKS] + ["engine_per_request"]
+NO_LEAK_AT_ALL = ["pool_per_tenant", "pool_too_small", "pools_fill_slowly"]
+HEALTHY = [
+    *((program, "healthy") for program in TWINS + NO_LEAK_AT_ALL),
+    ("threads_outlive_requests", "healthy_scope"),
+]
+
+
+@dataclass
+class Run:
+    """A program at work, and what was seen of it."""
+
+    program: str
+    variant: str
+    process: subprocess.Popen[bytes]
+    folder: Path
+    found: Reading = field(default_factory=reading.Reading)
+    verdicts: dict[tuple[int, int], Verdict] = field(default_factory=dict)  # by process id and checkout; as first seen
+    piles: list[Pile] = field(default_factory=list)
+    log_file: Path = Path(os.devnull)
+    log: str = ""
+    backends: set[int] = field(default_factory=set)
+    stuck: set[int] = field(default_factory=set)  # backends idle in a transaction for longer than a second
+
+    @property
+    def pools(self) -> list[PoolSnapshot]:
+        return [pool for reported in self.found.processes for pool in reported.snapshot.pools]
+
+    @property
+    def checkouts(self) -> int:
+        return sum(pool.counters.checkouts for pool in self.pools)
+
+    def log_so_far(self) -> str:
+        return self.log_file.read_text()
+
+    def look(self) -> None:
+        self.found = reading.read(self.folder)
+        self.piles = [pile for reported in self.found.processes for pile in piled_up(reported.snapshot)]
+        for reported in self.found.processes:
+            for verdict in judge(reported.snapshot):
+                self.verdicts.setdefault((reported.snapshot.process.pid, verdict.checkout.number), verdict)
+
+
+class Stage:
+    """Runs programs against one server, a few at a time, each watched until it has shown what was waited for."""
+
+    def __init__(self, server: EmbeddedPostgres, folder: Path) -> None:
+        self._server = server
+        self._folder = folder
+
+    def run(self, program: str, variant: str, enough: Callable[[Run], bool]) -> Run:
+        name = f"{program}-{variant}"
+        folder = self._folder / name
+        dsn = f"postgresql+psycopg2://postgres@127.0.0.1:{self._server.port}/postgres?application_name={name}"
+        log = self._folder / f"{name}.log"
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                [sys.executable, HERE / "launch.py", HERE / "programs" / f"{program}.py", variant],
+                stdin=subprocess.PIPE,
+                stderr=errors,
+                env={
+                    **os.environ,
+                    "SCENARIO_DSN": dsn,
+                    "SCENARIO_SECONDS": str(PATIENCE + 10),
+                    "PGLEAK_DIR": str(folder),
+                },
+            )
+            run = Run(program, variant, process, folder, log_file=log)
+            try:
+                deadline = time.monotonic() + PATIENCE
+                while time.monotonic() < deadline and process.poll() is None and not enough(run):
+                    time.sleep(0.1)
+                    run.look()
+                self._ask_the_server(run, name)
+            finally:
+                assert process.stdin is not None
+                process.stdin.close()
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        run.log = log.read_text()
+        return run
+
+    def _ask_the_server(self, run: Run, name: str) -> None:
+        session = servers.open_connection(self._server)
+        try:
+            rows = servers.query(
+                session,
+                "SELECT pid, state LIKE 'idle in%%' AND now() - xact_start > '1 s' FROM pg_stat_activity"
+                " WHERE application_name = %s",
+                name,
+            )
+        finally:
+            session.close()
+        run.backends = {pid for pid, _ in rows}
+        run.stuck = {pid for pid, stuck in rows if stuck}
+
+
+def enough_for(leak: Leak) -> Callable[[Run], bool]:
+    return lambda run: len(run.verdicts) >= leak.held and has_said_so(run)
+
+
+def has_said_so(run: Run) -> bool:
+    return any(pool.counters.suspects for pool in run.pools)
+
+
+def quiet_under_load() -> Callable[[Run], bool]:
+    since: list[float] = []
+
+    def enough(run: Run) -> bool:
+        if run.checkouts and not since:
+            since.append(time.monotonic())
+        return bool(since) and time.monotonic() - since[0] > QUIET and run.checkouts >= LOAD
+
+    return enough
+
+
+def has_piled_up(run: Run) -> bool:
+    return bool(run.piles) and sum(len(pool.idle) for pool in run.pools) >= 12 and "engine_per_call" in run.log_so_far()
+
+
+@pytest.fixture(scope="module")
+def runs(
+    request: pytest.FixtureRequest, postgres16: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str, str], Run]]:
+    """Start what the chosen tests ask for, several at a time; each test waits for its own."""
+    stage = Stage(postgres16, tmp_path_factory.mktemp("matrix"))
+    enough: dict[tuple[str, str], Callable[[Run], bool]] = {
+        ("engine_per_request", "buggy"): has_piled_up,
+        **{(leak.program, "buggy"): enough_for(leak) for leak in LEAKS},
+        **{key: quiet_under_load() for key in HEALTHY},
+    }
+    futures: dict[tuple[str, str], Future[Run]] = {}
+    with ThreadPoolExecutor(5) as threads:
+
+        def start(key: tuple[str, str]) -> Future[Run]:
+            if key not in futures:
+                futures[key] = threads.submit(stage.run, *key, enough[key])
+            return futures[key]
+
+        for item in request.session.items:
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            leak = parameters.get("leak")
+            if isinstance(leak, Leak):
+                start((leak.program, "buggy"))
+            elif "variant" in parameters:
+                start((parameters["program"], parameters["variant"]))
+        yield lambda program, variant: start((program, variant)).result()
+
+
+def marked_line(program: str, mark: str) -> int | None:
+    lines = (HERE / "programs" / f"{program}.py").read_text().splitlines()
+    return next((number for number, line in enumerate(lines, 1) if line.endswith(f"# {mark}")), None)
+
+
+@pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: leak.program)
+def test_a_leak_is_named_with_its_cause_and_its_line(runs: Callable[[str, str], Run], leak: Leak) -> None:
+    run = runs(leak.program, "buggy")
+    verdicts = list(run.verdicts.values())
+
+    assert len(verdicts) >= leak.held, run.log
+    assert {verdict.cause for verdict in verdicts} == {leak.cause}
+    assert {verdict.checkout.kind for verdict in verdicts} == {leak.kind}
+    assert {(v.checkout.owner.kind, v.checkout.owner.state) for v in verdicts} == {leak.owner}
+    for verdict in verdicts:
+        innermost = verdict.checkout.frames[0]
+        assert Path(innermost.file).name == f"{leak.program}.py"
+        assert innermost.line == marked_line(leak.program, "LEAK")
+        assert verdict.checkout.site == innermost.site
+    if leak.cause != "inherited":  # which is gone and back again at each turn of the program
+        assert len(verdicts) == leak.held
+        assert {verdict.checkout.backend.pid for verdict in verdicts} <= run.backends
+
+
+@pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: leak.program)
+def test_a_leak_is_named_within_its_threshold(runs: Callable[[str, str], Run], leak: Leak) -> None:
+    """Not before the limit, and at most two seconds after it, which is the rhythm of looking on a busy machine."""
+    for verdict in runs(leak.program, "buggy").verdicts.values():
+        assert verdict.limit <= verdict.checkout.age < verdict.limit + 2
+
+
+@pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: leak.program)
+def test_a_leak_is_logged_with_file_and_line(runs: Callable[[str, str], Run], leak: Leak) -> None:
+    run = runs(leak.program, "buggy")
+    line = marked_line(leak.program, "LEAK")
+    place = re.escape(f"{leak.program}.py:{line}")
+    assert re.search(rf"{leak.kind} held for \d+ s .*{leak.cause}.*{place}", run.log), run.log
+
+
+@pytest.mark.parametrize(
+    "leak", [leak for leak in LEAKS if marked_line(leak.program, "STANDS")], ids=lambda leak: leak.program
+)
+def test_a_living_owner_is_found_where_it_stands_now(runs: Callable[[str, str], Run], leak: Leak) -> None:
+    for verdict in runs(leak.program, "buggy").verdicts.values():
+        assert verdict.checkout.standing[0].line == marked_line(leak.program, "STANDS")
+
+
+def test_an_engine_per_request_is_named_with_the_line_that_makes_it(runs: Callable[[str, str], Run]) -> None:
+    """No connection is out, so no checkout is suspect; what piles up is engines, each with a connection used once."""
+    run = runs("engine_per_request", "buggy")
+    (pool,) = run.pools
+    assert pool.engines >= 12
+    assert {backend.pid for backend in pool.idle} == run.backends
+    assert not run.verdicts
+    line = marked_line("engine_per_request", "LEAK")
+    (pile,) = run.piles
+    assert (Path(pile.made.frames[0].file).name, pile.made.frames[0].line) == ("engine_per_request.py", line)
+    assert re.search(rf"engine_per_call.*engine_per_request\.py:{line}", run.log), run.log
+
+
+@pytest.mark.parametrize(("program", "variant"), HEALTHY)
+def test_a_healthy_twin_stays_silent_under_load(runs: Callable[[str, str], Run], program: str, variant: str) -> None:
+    run = runs(program, variant)
+    assert run.checkouts >= LOAD, run.log
+    assert not run.verdicts
+    assert not run.piles
+    assert not any(pool.counters.suspects for pool in run.pools)
+    assert "held for" not in run.log
+    assert "engine_per_call" not in run.log
+    assert not run.stuck
+
+
+def test_a_pool_that_is_too_small_shows_as_waiting(runs: Callable[[str, str], Run]) -> None:
+    (pool,) = runs("pool_too_small", "healthy").pools
+    assert pool.counters.timeouts > 0
+    assert pool.counters.wait_seconds > 1
+    assert pool.connections_max == 2
+
+
+def test_pools_per_tenant_show_as_engines(runs: Callable[[str, str], Run]) -> None:
+    (pool,) = runs("pool_per_tenant", "healthy").pools
+    assert pool.engines >= 5
+
+
+def test_workers_fill_their_pools_and_the_sum_is_told(runs: Callable[[str, str], Run]) -> None:
+    run = runs("pools_fill_slowly", "healthy")
+    assert len(run.found.processes) == 3
+    assert sum(pool.connections_max for pool in run.pools) == 15
+    assert {b.pid for pool in run.pools for b in (*pool.idle, *(c.backend for c in pool.checkouts))} == run.backends
