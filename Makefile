@@ -35,4 +35,4 @@ image: ## the container image, with CONTAINER=docker, podman or buildah
 
 clean: ## remove the virtual environments, caches and build results
 	rm -rf .venv .venv-3.* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find exporter tests benchmarks dashboards tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find exporter tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,7 +15,7 @@ import pytest
 import servers
 import watching
 from pgleak.postgres.connection import wait
-from pgleak.postgres.names import UNSET
+from pgleak.postgres.names import STARTING, UNSET
 from pgleak.settings import Thresholds
 from servers import query, run_sql, wait_until
 
@@ -162,8 +162,9 @@ def test_a_login_that_stalls_is_counted_where_the_server_shows_it(new_postgres: 
         stalled.sendall(startup_packet("guarded"))
         assert stalled.recv(1) == b"R", "the server asks for the password, and we say nothing"
         wait_until(lambda: watch(server).used == before + 1)
-        assert watching.connections(watch(server))[UNSET]["starting"] == 1
+        assert watching.connections(watch(server))[STARTING]["starting"] == 1
     wait_until(lambda: watch(server).used == before)
+    assert STARTING not in watching.connections(watch(server))
 
 
 def test_sessions_with_track_activities_off_are_counted_without_ages(

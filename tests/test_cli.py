@@ -121,6 +121,44 @@ def test_a_port_in_use_is_a_clear_error(postgres18: EmbeddedPostgres) -> None:
     assert "Traceback" not in done.stderr
 
 
+APPLICATION = """
+import sys
+from sqlalchemy import create_engine, text
+engine = create_engine(sys.argv[1])
+held = engine.connect()
+held.execute(text("SELECT 1"))
+print("holds", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_serve_takes_the_folder_of_an_application_that_was_not_changed(
+    postgres18: EmbeddedPostgres, serve: Any, tmp_path: Path
+) -> None:
+    """The plugin in the URL and the folder in the environment are all that it takes."""
+    folder = tmp_path / "pools"
+    url = postgres18.dsn(plugin="pgleak", pgleak_name="shop").replace("postgresql:", "postgresql+psycopg2:")
+    application = subprocess.Popen(
+        [sys.executable, "-c", APPLICATION, url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**ENVIRONMENT, "PGLEAK_DIR": str(folder)},
+    )
+    assert application.stdin
+    assert application.stdout
+    try:
+        assert application.stdout.readline() == b"holds\n"
+        running = serve("--pool-dir", str(folder))
+        used = 'sqlalchemy_pool_connections{pool="shop",state="used"} 1'
+        wait_until(lambda: used in running.get("/metrics"), what="the pool of the application")
+        assert "pgleak_up{" not in running.get("/metrics"), "no server was named, so none is watched"
+    finally:
+        application.stdin.close()
+        application.wait(20)
+        application.stdout.close()
+    wait_until(lambda: used not in running.get("/metrics"), what="the end of the application")
+
+
 # Mistakes
 
 

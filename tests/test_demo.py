@@ -116,6 +116,14 @@ def shown() -> Iterator[tuple[Demo, View, dict[int, str]]]:
         yield demo, view, processes
 
 
+def test_the_demo_names_the_line_that_leaks(shown: tuple[Demo, View, dict[int, str]]) -> None:
+    demo, view, _ = shown
+    source = (Path(servers.__file__).parent.parent / "exporter" / "pgleak" / "demo" / "app.py").read_text().splitlines()
+    line = next(number for number, text in enumerate(source, 1) if "order = session.scalars" in text)
+    assert f"The line: app.py:{line} (__main__:ship_next_order)" in demo.output, demo.output
+    assert [holder.site for holder in view.holders] == ["__main__:ship_next_order"]
+
+
 def test_the_demo_names_the_application_that_leaks(shown: tuple[Demo, View, dict[int, str]]) -> None:
     demo, _, _ = shown
     found = re.search(r"shop leaks: (\d+) of its (\d+) connections are suspects\n\((\d+) stuck in", demo.output)

@@ -183,6 +183,26 @@ def test_hidden_ages_are_left_out_and_not_zero(
     assert watching.value(found, "pgleak_stats_visible") == 0
 
 
+def test_a_grant_that_is_lost_leaves_no_zeros_behind(
+    new_postgres: NewPostgres, connect: Connect, exporters: MakeExporter
+) -> None:
+    """A suspect that turned into 0 because nobody may look any more would resolve an alert."""
+    server = new_postgres(18)
+    run_sql(server, "CREATE ROLE watcher LOGIN IN ROLE pg_read_all_stats", "CREATE ROLE other LOGIN")
+    connect(server, user="other", application_name="app")
+    exporter = exporters(watching.target(server, user="watcher"))
+    of_app = {"application_name": "app"}
+    assert watching.total(watching.scrape(exporter), "pgleak_idle_seconds_gcount", **of_app) == 1
+    run_sql(server, "REVOKE pg_read_all_stats FROM watcher")
+    found = watching.scrape(exporter)
+    assert watching.value(found, "pgleak_connections", **of_app, state="(hidden)") == 1
+    assert {name for name, given in found if ("application_name", "app") in given} == {"pgleak_connections"}
+    assert (
+        len([name for name, given in found if name == "pgleak_connections" and ("application_name", "app") in given])
+        == 1
+    )
+
+
 def test_a_server_that_is_down_leaves_errors_and_nothing_stale(
     new_postgres: NewPostgres, exporters: MakeExporter
 ) -> None:

@@ -152,6 +152,15 @@ def test_a_state_that_was_there_within_the_hour_is_zero() -> None:
     }
 
 
+def test_what_a_lost_grant_hides_is_unknown_and_not_zero() -> None:
+    one = namer()
+    key = ("db", "user", "app")
+    one.remember({key: Application({"idle": 4})}, 0.0)
+    hidden = one.remember({key: Application({HIDDEN: 4})}, 15.0)[key]
+    assert hidden.states == {HIDDEN: 4}
+    assert not hidden.visible
+
+
 def test_hidden_states_are_forgotten_when_they_become_visible() -> None:
     one = namer()
     key = ("db", "user", "app")

@@ -64,9 +64,9 @@ def test_it_loads_and_shows_every_key(example: Settings) -> None:
 
 
 def test_its_values_are_the_defaults(example: Settings) -> None:
-    """Where it claims so: all but the targets, the web config file, and what is called an example of your own."""
+    """Where it claims so: all but the targets, the web config file, the pool folder, and what is called an example of your own."""
     defaults = Settings(targets=example.targets)
-    own = {"targets", "web_config_file", "application_names", "ignored_applications", "ignored_users"}
+    own = {"targets", "web_config_file", "pool_dir", "application_names", "ignored_applications", "ignored_users"}
     for each in dataclasses.fields(Settings):
         if each.name not in own:
             assert getattr(example, each.name) == getattr(defaults, each.name)

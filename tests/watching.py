@@ -39,7 +39,7 @@ def reader(server: EmbeddedPostgres, user: str = "postgres", **options: Any) -> 
 
 def read(reader: Reader, seconds: float = 8.0) -> Reading:
     deadline = time.monotonic() + seconds
-    return reader.finish(reader.start(deadline), deadline)
+    return reader.finish(reader.start(), deadline)
 
 
 def connections(reading: Reading) -> dict[str, dict[str, int]]:

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgleak import metrics
+from pgleak.pool.merged import SHARED_FOLDER
+from pgleak.pool.metrics import IN_PROCESS_HALF, OPENTELEMETRY
 from pgleak.postgres.reasons import REASONS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pgleak.metrics import Spec
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
@@ -41,10 +45,30 @@ def row(spec: Spec) -> str:
     return f"| `{spec.name}` | {kind} | {labels} | {spec.unit or '-'} | {spec.help}{buckets}{note} |"
 
 
+def table(specs: Iterable[Spec]) -> list[str]:
+    return ["| metric | type | labels | unit | meaning |", "|---|---|---|---|---|", *(row(spec) for spec in specs)]
+
+
 def page() -> str:
-    lines = ["| metric | type | labels | unit | meaning |", "|---|---|---|---|---|"]
-    lines += [row(spec) for spec in metrics.SERVER_HALF]
-    lines += [
+    lines = [
+        *table(metrics.SERVER_HALF),
+        "",
+        "## In-process half",
+        "",
+        "What an application shows with `pgleak.PoolCollector`, and `pgleak serve --pool-dir` for all of its processes.",
+        "`site` is `module:function`, without a line, so that a deploy does not churn the series; the line is in the log.",
+        "",
+        *table(IN_PROCESS_HALF),
+        "",
+        "Where processes share a folder (`PGLEAK_DIR`):",
+        "",
+        *table(SHARED_FOLDER),
+        "",
+        "In OpenTelemetry's semantic conventions the same is called:",
+        "",
+        "| OpenTelemetry | here |",
+        "|---|---|",
+        *(f"| `{theirs}` | `{ours}` |" for theirs, ours in OPENTELEMETRY),
         "",
         "## Reasons",
         "",

@@ -36,9 +36,9 @@ One server, from the first of these that is there:
   PGLEAK_DSN                                  the same, in the environment: not seen by ps
   PGHOST, PGUSER, PGSERVICE, ~/.pgpass ...    libpq's own environment
 Many servers, and everything else that can be set: --config FILE. pgleak.example.yml has every key with its
-default; a wrong file is refused with all of its problems at once, and exit code 2.
+default; a wrong file is refused with all of its problems at once, and exit code 2. With it, PGLEAK_DSN is not read.
 
-Passwords belong into PGPASSWORD, ~/.pgpass, a libpq service or --password-file. In --dsn they show in ps.
+Passwords belong in PGPASSWORD, ~/.pgpass, a libpq service or --password-file. In --dsn they show in ps.
 """
 _SERVE_END = """\
 pages:
@@ -48,8 +48,8 @@ pages:
   /sd                  targets for Prometheus' http_sd_configs
   /-/healthy  /-/ready
 
-A target is read when it is asked for and never in between. X-Prometheus-Scrape-Timeout-Seconds, which Prometheus
-sends, is the time that a read gets, less timeouts.scrape_offset; without it timeouts.scrape is.
+A target is read when it is asked for and never in between. The answer comes within timeouts.scrape, and earlier where
+the scraper waits less (X-Prometheus-Scrape-Timeout-Seconds, which Prometheus sends, less timeouts.scrape_offset).
 """
 
 
@@ -73,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = _command(commands, "serve", _serve, "watch servers and serve metrics to Prometheus", _SERVE, _SERVE_END)
     _add_source(serve)
+    serve.add_argument(
+        "--pool-dir",
+        metavar="DIR",
+        type=Path,
+        help="also serve the SQLAlchemy pools of the processes whose PGLEAK_DIR this is; alone, watch no server",
+    )
     serve.add_argument("--listen", metavar="HOST:PORT", help="where to listen (default 127.0.0.1:10432)")
     serve.add_argument(
         "--web-config",
@@ -101,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         "server itself.",
     )
     _add_source(grants)
-    grants.add_argument("--server-version", type=int, metavar="MAJOR", help="write for this version, ask no server")
+    grants.add_argument("--server-version", type=_major, metavar="MAJOR", help="write for this version, ask no server")
     grants.add_argument("--role", default="pgleak", help="name of the role (default pgleak)")
 
     demo = _command(
@@ -111,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         "watch a leak grow: embedded PostgreSQL, a leaking Flask application, the exporter",
         "Needs the extra pgleak[demo]. Ends on Ctrl-C, or after --seconds.",
     )
-    demo.add_argument("--seconds", type=float, metavar="N", help="end after N seconds")
+    demo.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds")
     return parser
 
 
@@ -134,6 +140,21 @@ def _command(
     return parser
 
 
+def _major(text: str) -> int:
+    """Read 16 or 16.4 as 16."""
+    version = int(text.partition(".")[0])
+    if not 0 < version < 100:
+        raise ValueError(text)
+    return version
+
+
+def _positive(text: str) -> float:
+    seconds = float(text)
+    if not seconds > 0:
+        raise ValueError(text)
+    return seconds
+
+
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", type=Path, help="settings file (YAML); excludes --dsn")
     parser.add_argument(
@@ -148,25 +169,34 @@ def _settings(options: argparse.Namespace) -> Settings:
     missing = [name for name in _SERVER_HALF if importlib.util.find_spec(name) is None]
     if missing:
         raise _usage(f"{', '.join(missing)} not installed: this command needs `pip install 'pgleak[server]'`")
-    from pgleak.settings import Listen, SettingsError, from_yaml, single_target  # noqa: PLC0415  needs the extra
+    from pgleak.settings import Listen, Settings, SettingsError, from_yaml, single_target  # noqa: PLC0415  needs the extra
 
     try:
         if options.config:
             if given := [name for name in ("dsn", "password_file", "server") if getattr(options, name)]:
                 raise _usage(f"--{given[0].replace('_', '-')} goes with one server; --config names its own")
             settings = from_yaml(options.config)
+        elif getattr(options, "pool_dir", None) and not _names_a_server(options):
+            settings = Settings(targets=())
         else:
             settings = single_target(options.dsn, name=options.server, password_file=options.password_file)
     except SettingsError as error:
         raise _usage(str(error)) from None
     if getattr(options, "web_config", None):
         settings = replace(settings, web_config_file=options.web_config)
+    if getattr(options, "pool_dir", None):
+        settings = replace(settings, pool_dir=options.pool_dir)
     if getattr(options, "listen", None):
         try:
             settings = replace(settings, listen=Listen.parse(options.listen))
         except ValueError as error:
             raise _usage(f"--listen {options.listen}: {error}") from None
     return settings
+
+
+def _names_a_server(options: argparse.Namespace) -> bool:
+    variables = ("PGLEAK_DSN", "PGHOST", "PGHOSTADDR", "PGSERVICE")
+    return bool(options.dsn or any(os.environ.get(name) for name in variables))
 
 
 def _usage(text: str) -> SystemExit:
@@ -200,7 +230,11 @@ def _serve(options: argparse.Namespace) -> int:
         return 1
     exporter.web_config_problem = lambda: server.config_problem
     server.start()
-    names = ", ".join(exporter.targets())
+    if settings.listen.host in {"", "0.0.0.0", "::"} and not settings.web_config_file:  # noqa: S104  compared, not bound
+        logging.getLogger("pgleak").warning(
+            "listens on every address of this machine, without a password (--web-config)"
+        )
+    names = ", ".join([*exporter.targets(), *([str(settings.pool_dir)] if settings.pool_dir else [])])
     logging.getLogger("pgleak").info("pgleak %s watches %s and listens on %s", __version__, names, server.url)
     signal.sigwait(_END)
     server.shutdown()
@@ -237,21 +271,22 @@ def _check(options: argparse.Namespace) -> int:
 def _grants(options: argparse.Namespace) -> int:
     from pgleak.postgres.grants import grants  # noqa: PLC0415  as the other commands
 
-    version = options.server_version or _version_of_server(_settings(options))
+    version, database = (options.server_version, "postgres") if options.server_version else _ask(_settings(options))
     try:
-        print(grants(version, options.role), end="")
+        print(grants(version, options.role or "pgleak", database), end="")
     except ValueError as error:
         raise _usage(f"--server-version: {error}") from None
     return 0
 
 
-def _version_of_server(settings: Settings) -> int:
-    from pgleak.postgres.connection import server_version  # noqa: PLC0415  loads psycopg2
+def _ask(settings: Settings) -> tuple[int, str]:
+    """Return the first target's major version and database."""
+    from pgleak.postgres.connection import version_and_database  # noqa: PLC0415  loads psycopg2
     from pgleak.postgres.reasons import ReadError  # noqa: PLC0415  likewise
 
     target = settings.targets[0]
     try:
-        return server_version(target.dsn, settings.timeouts) // 10000
+        version, database = version_and_database(target.dsn, settings.timeouts)
     except ReadError as error:
         print(
             f"pgleak: {target.name} ({target.dsn.address}) does not tell its version: {error.detail} ({error.reason})."
@@ -259,6 +294,7 @@ def _version_of_server(settings: Settings) -> int:
             file=sys.stderr,
         )
         raise SystemExit(1) from None
+    return version // 10000, database
 
 
 def _demo(options: argparse.Namespace) -> int:

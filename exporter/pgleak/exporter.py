@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import ProcessCollector
 
 from pgleak import __version__, metrics
+from pgleak.pool.merged import collect_folder
 from pgleak.postgres.collector import families
 from pgleak.postgres.reader import Reader
 from pgleak.web import TargetStatus
@@ -50,10 +51,12 @@ class Exporter:
         process is described only when all targets are asked for, so that it is not counted once per target.
         """
         readers = list(self._readers.values()) if target is None else [self._readers[target]]
-        flights = [reader.start(deadline) for reader in readers]
+        flights = [reader.start() for reader in readers]
         readings = [reader.finish(flight, deadline) for reader, flight in zip(readers, flights, strict=True)]
         yield from families(readings, self._settings.group_by)
         if target is None:
+            if self._settings.pool_dir:
+                yield from collect_folder(self._settings.pool_dir)
             yield metrics.WEB_CONFIG_OK.family([((), float(not self.web_config_problem()))])
             yield metrics.BUILD_INFO.family([(self._build_info, 1)])
             yield from self._process.collect()
@@ -66,10 +69,11 @@ class Exporter:
         """Return how the targets are; one that was not read lately is read now, within a moment."""
         deadline = self._clock() + _GLANCE
         readers = list(self._readers.values())
-        stale = [reader for reader in readers if self._age(reader) > _STALE]
-        for reader, flight in [(reader, reader.start(deadline)) for reader in stale]:
-            reader.finish(flight, deadline)
-        return [self._status(reader) for reader in readers]
+        flights = {reader: reader.start() for reader in readers if self._is_stale(reader)}
+        readings = [
+            reader.finish(flights[reader], deadline) if reader in flights else reader.last for reader in readers
+        ]
+        return [self._status(reader, reading) for reader, reading in zip(readers, readings, strict=True)]
 
     def ready(self) -> bool:
         """Return True: a server that is down is a finding, and no reason to keep the exporter out of service."""
@@ -80,16 +84,15 @@ class Exporter:
         for reader in self._readers.values():
             reader.close()
 
-    def _status(self, reader: Reader) -> TargetStatus:
-        last: Reading | None = reader.last
+    def _status(self, reader: Reader, last: Reading | None) -> TargetStatus:
         name, address = reader.target.name, reader.target.dsn.address
         if last is None:
             return TargetStatus(name, address)
         reason = f"{last.reason}: {last.detail}" if last.reason else ""
-        return TargetStatus(name, address, not last.reason, reason, self._age(reader))
+        return TargetStatus(name, address, not last.reason, reason, max(self._clock() - last.ended, 0.0))
 
-    def _age(self, reader: Reader) -> float:
-        return max(self._clock() - reader.last.ended, 0.0) if reader.last else float("inf")
+    def _is_stale(self, reader: Reader) -> bool:
+        return reader.last is None or self._clock() - reader.last.ended > _STALE
 
 
 def _installed(distribution: str) -> str:

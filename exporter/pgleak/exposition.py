@@ -38,7 +38,7 @@ def encode(families: Iterable[Metric], *, openmetrics: bool) -> bytes:
             _text_family(lines, family, samples)
     if openmetrics:
         lines.append("# EOF")
-    return ("\n".join(lines) + "\n").encode() if lines else b""
+    return ("\n".join(lines) + "\n").encode("utf-8", "replace") if lines else b""
 
 
 def _text_family(lines: list[str], family: Metric, samples: list[tuple[str, str]]) -> None:

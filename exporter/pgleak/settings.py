@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 TOP_KEYS = (
-    *("targets", "listen", "web_config_file", "group_by"),
+    *("targets", "listen", "web_config_file", "pool_dir", "group_by"),
     *("rewrite_application_names", "ignored_applications", "ignored_users"),
     *("caps", "timeouts", "thresholds"),
 )
@@ -90,6 +90,8 @@ def single_target(
     way = _guarded(problems, source, lambda: _dsn(text, None, password_file, environ))
     if way and password_file:
         _guarded(problems, "--password-file", way.parameters)
+    if name is None and way and (wrong := _problem_with_name(way.server)):
+        problems.append(Problem("--server", "", f"is needed, for the host would make a bad name: {wrong}"))
     if name is not None and (wrong := _problem_with_name(name)):
         problems.append(Problem("--server", show(name), wrong))
     if problems or not way:
@@ -103,6 +105,7 @@ def _read(data: object, base: Path, source: str, environ: Mapping[str, str], pro
         targets=_targets(top, base, environ, problems),
         listen=_listen(top),
         web_config_file=_web_config_file(top, base),
+        pool_dir=top.file("pool_dir", base),
         group_by=_group_by(top),
         application_names=_rewrites(top, problems),
         ignored_applications=_patterns(top, "ignored_applications", DEFAULT_IGNORED),
@@ -120,7 +123,7 @@ def _read(data: object, base: Path, source: str, environ: Mapping[str, str], pro
 
 def _targets(top: Section, base: Path, environ: Mapping[str, str], problems: list[Problem]) -> tuple[Target, ...]:
     items = list(top.items("targets"))
-    if not items and isinstance(top.value("targets", []), list):
+    if not items and isinstance(top.value("targets", []), list) and "pool_dir" not in top:
         top.note("targets", "must be a list of at least one target, each with a name", hidden=True)
     targets = [
         _target(Section(item, path, TARGET_KEYS, problems), base, environ, problems, alone=len(items) == 1)

@@ -24,7 +24,7 @@ DEFAULT_GROUP_BY = GROUPING[:3]  # client_addr only where it is asked for: it mu
 class Timeouts:
     """Limits in seconds, so that `/metrics` answers in time whatever a server does."""
 
-    scrape: float = seconds(8.0, 0.1, 600.0)  # of one read when the scraper does not say how long it waits
+    scrape: float = seconds(8.0, 0.1, 600.0)  # of one read; an asker that waits less is answered earlier
     scrape_offset: float = seconds(0.5, 0.0, 60.0)  # taken off the scraper's own limit, for the way back
     connect: float = seconds(5.0, 0.1, 120.0)  # of one attempt, and never more than what is left of the read
     lock: float = seconds(1.0, 0.01, 60.0)  # lock_timeout of the held connection
@@ -91,6 +91,7 @@ class Settings:
     targets: tuple[Target, ...]
     listen: Listen = Listen()
     web_config_file: Path | None = None
+    pool_dir: Path | None = None  # where the processes of an application report their pools
     group_by: tuple[str, ...] = DEFAULT_GROUP_BY
     application_names: tuple[Rewrite, ...] = DEFAULT_REWRITES
     ignored_applications: tuple[re.Pattern[str], ...] = DEFAULT_IGNORED  # full match; counted, never judged

@@ -17,12 +17,15 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, scoped_session, sessionmaker
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+import pgleak
+
 engine = create_engine(
     os.environ["DATABASE_URL"],
     pool_size=5,
     max_overflow=-1,  # as many as it takes: the server is the limit
     connect_args={"application_name": "shop"},
 )
+pgleak.instrument(engine, name="shop")  # what names the line; the leak needs no help
 Session = scoped_session(sessionmaker(engine))  # one session for each thread
 app = Flask("shop")
 

@@ -104,13 +104,18 @@ class _Show:
                 elapsed = time.monotonic() - start
                 if self._screen.is_live or time.monotonic() >= next_block:
                     next_block += _BLOCK_INTERVAL
-                    self._screen.draw(block(self._view, self._outlook, traffic.requests, elapsed, self._full_since))
+                    line = self._stage.leaking_line()
+                    self._screen.draw(
+                        block(self._view, self._outlook, traffic.requests, elapsed, self._full_since, line)
+                    )
                 left = start + seconds - time.monotonic() if seconds is not None else _INTERVAL
                 if self._ending.wait(min(_INTERVAL, left)):
                     break
         finally:
             traffic.stop()
-        self._screen.say("", *summary(self._view, self._outlook, self._full_since, time.monotonic() - start))
+        elapsed = time.monotonic() - start
+        line = self._stage.leaking_line()
+        self._screen.say("", *summary(self._view, self._outlook, self._full_since, elapsed, line))
 
     def _look(self) -> bool:
         self._view = scrape(LOOPBACK, self._stage.exporter.port, timeout=5)

@@ -28,7 +28,7 @@ class Requests:
 
 
 def block(
-    view: View | None, outlook: Outlook, requests: Requests, elapsed: float, full_since: float | None
+    view: View | None, outlook: Outlook, requests: Requests, elapsed: float, full_since: float | None, line: str = ""
 ) -> list[str]:
     """Describe one moment. The line of an application that leaks begins with ``!``."""
     if view is None or not view.up:
@@ -44,8 +44,15 @@ def block(
         lines.append(
             f"{mark} {application.name:<16.16}{application.connections:>12}{shown:>12}   {evidence(application)}"
         )
+    lines += culprits(view, line)
     lines += ["", *_capacity(view, outlook, full_since), _footer(requests, elapsed)]
     return lines
+
+
+def culprits(view: View, line: str) -> list[str]:
+    """Name the code that holds connections for too long; ``line`` is its place, where it is known."""
+    place = f" ({line})" if line else ""
+    return [f"!   {holder.connections} held by {holder.site}{place}" for holder in view.holders[:1]]
 
 
 def evidence(application: Application) -> str:
@@ -92,7 +99,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:g} s"
 
 
-def summary(view: View | None, outlook: Outlook, full_since: float | None, elapsed: float) -> list[str]:
+def summary(view: View | None, outlook: Outlook, full_since: float | None, elapsed: float, line: str = "") -> list[str]:
     """Say what was seen, in a few sentences."""
     seen = f"After {elapsed:.0f} s:"
     if view is None or not view.up:
@@ -106,6 +113,10 @@ def summary(view: View | None, outlook: Outlook, full_since: float | None, elaps
         pace = f", {growth:+.1f} connections a minute" if growth is not None else ""
         lines.append(f"{seen} {each.name} leaks: {each.suspected} of its {each.connections} connections are suspects")
         lines.append(f"({evidence(each)}){pace}.")
+    lines += [
+        f"The line: {line or holder.site} ({holder.site}) took the {holder.connections} that never came back."
+        for holder in view.holders[:1]
+    ]
     if full_since is not None:
         lines.append(f"The server is full since {clock(full_since)}, and the exporter reports all the same.")
     elif outlook.full_at is not None:

@@ -30,9 +30,12 @@ SHOP = Path(__file__).with_name("app.py")
 
 _CANARY_INTERVAL = 5  # seconds
 _APPLICATIONS = ("shop", "billing", "reports")
+# One log line for each suspect: site=module:function (file:line)
+_NAMED = re.compile(r"held for .* site=\S+ \((\S+):(\d+)\)")
 _LISTENS = re.compile(r"listens on https?://\S+:(\d+)")
 _EXPORTER = "pgleak"
 _CANARY = "canary"
+_POOLS = "pools"  # where the shop reports its pool
 
 
 class Exporter:
@@ -73,6 +76,11 @@ class Stage:
     shop_port: int
     exporter: Exporter
 
+    def leaking_line(self) -> str:
+        """Return the line that pgleak has named in the shop's log, as ``file:line``; empty before it has."""
+        found = _NAMED.search(self.applications[0].said())
+        return f"{Path(found[1]).name}:{found[2]}" if found else ""
+
     @property
     def children(self) -> tuple[Child, ...]:
         return (*self.applications, self.exporter.child)
@@ -106,7 +114,7 @@ def set_up() -> Iterator[Stage]:
         exporter = Exporter(folder, _exporter_settings(folder, server, passwords))
         stack.callback(exporter.end)
         environs = {
-            "app": {"DATABASE_URL": urls["shop"], "PORT": str(shop_port)},
+            "app": {"DATABASE_URL": urls["shop"], "PORT": str(shop_port), "PGLEAK_DIR": str(folder / _POOLS)},
             "neighbours": {"BILLING_DATABASE_URL": urls["billing"], "REPORTS_DATABASE_URL": urls["reports"]},
         }
         applications = []
@@ -147,4 +155,5 @@ def _exporter_settings(folder: Path, server: EmbeddedPostgres, passwords: Mappin
         "password_file": f"{_EXPORTER}.password",
         "canary": canary,
     }
-    return {"thresholds": asdict(THRESHOLDS), "targets": [target]}
+    (folder / _POOLS).mkdir(mode=0o700)
+    return {"thresholds": asdict(THRESHOLDS), "pool_dir": _POOLS, "targets": [target]}

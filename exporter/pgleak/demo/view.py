@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.parser import text_string_to_metric_families
 
 from pgleak import metrics
+from pgleak.pool.metrics import OVERDUE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +30,15 @@ class Application:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """A call site that holds connections for too long, as the pool in the application's process reports it."""
+
+    pool: str
+    site: str
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """One scrape. ``time`` is Unix time; a server that could not be read has ``up`` False and nothing else."""
 
@@ -38,6 +48,7 @@ class View:
     usable: int = 0
     login_succeeds: bool | None = None  # None where no canary has tried yet
     applications: Mapping[str, Application] = field(default_factory=dict)
+    holders: tuple[Holder, ...] = ()  # the largest first
 
 
 def scrape(host: str, port: int, timeout: float) -> View | None:
@@ -60,6 +71,7 @@ def parse(text: str, now: float) -> View:
     values: dict[str, float] = {}
     connections: dict[str, int] = {}
     suspects: dict[str, dict[str, int]] = {}
+    holders = []
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             name = sample.labels.get("application_name", "")
@@ -69,6 +81,8 @@ def parse(text: str, now: float) -> View:
                 found = suspects.setdefault(name, {})
                 evidence = sample.labels["evidence"]
                 found[evidence] = found.get(evidence, 0) + int(sample.value)
+            elif sample.name == OVERDUE.name and sample.value:
+                holders.append(Holder(sample.labels["pool"], sample.labels["site"], int(sample.value)))
             else:
                 values[sample.name] = sample.value
     login = values.get(metrics.LOGIN_SUCCESS.name)
@@ -79,4 +93,5 @@ def parse(text: str, now: float) -> View:
         usable=int(values.get(metrics.USABLE.name, 0)),
         login_succeeds=None if login is None else login == 1,
         applications={name: Application(name, number, suspects.get(name, {})) for name, number in connections.items()},
+        holders=tuple(sorted(holders, key=lambda holder: -holder.connections)),
     )

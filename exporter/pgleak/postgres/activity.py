@@ -1,4 +1,4 @@
-"""From the rows of ``activity.sql`` and ``server.sql`` to one frozen :class:`Snapshot` of a server."""
+"""From the rows of ``activity.sql`` and ``server.sql`` to what is known of a server and its applications."""
 
 from __future__ import annotations
 
@@ -86,17 +86,9 @@ class Server:
         return self.max_connections - self.superuser_reserved - self.reserved
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One server at one moment: connections packed by origin and state, and the server's limits."""
-
-    packs: Sequence[Packed]
-    server: Server
-
-    @property
-    def used(self) -> int:
-        """Connection slots taken."""
-        return sum(len(pack.session_ms) for pack in self.packs)
+def used(packs: Iterable[Packed]) -> int:
+    """Return the number of connection slots taken."""
+    return sum(len(pack.session_ms) for pack in packs)
 
 
 def packed(rows: Iterable[Sequence[Any]]) -> list[Packed]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from pgleak.settings import Canary, Timeouts
 
+_MOMENT = 1.0  # seconds that a scrape waits for a login, so that one in good order shows at once
 _EARLY = 0.95  # of the interval: a scrape that comes a little early still counts as due
 
 
@@ -24,6 +26,7 @@ class Logins:
 
     success: bool | None = None
     failures: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+    reason: str = ""
     detail: str = ""
 
 
@@ -38,23 +41,26 @@ class CanaryProbe:
         self._thread: threading.Thread | None = None
         self.logins = Logins()
 
-    def start(self, deadline: float) -> None:
-        """Begin a login in the background when one is due; it ends by ``deadline`` (seconds of the clock)."""
+    def start(self) -> None:
+        """Begin a login in the background when one is due. Never raises."""
         now = self._clock()
         running = self._thread is not None and self._thread.is_alive()
         if running or now - self._last < self._canary.interval * _EARLY:
             return
         self._last = now
-        self._thread = threading.Thread(target=self._login, args=(deadline,), name="pgleak-canary", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._login, name="pgleak-canary", daemon=True)
+        with contextlib.suppress(RuntimeError):  # no more threads to be had; the next read tries again
+            thread.start()
+            self._thread = thread
 
-    def finish(self, deadline: float) -> Logins:
-        """Wait for a login that is under way, no longer than ``deadline``, and return what is known."""
+    def finish(self) -> Logins:
+        """Wait a moment for a login that is under way, and return what is known."""
         if self._thread is not None:
-            self._thread.join(max(deadline - self._clock(), 0) + 0.1)
+            self._thread.join(_MOMENT)
         return self.logins
 
-    def _login(self, deadline: float) -> None:
+    def _login(self) -> None:
+        deadline = self._clock() + self._timeouts.connect
         try:
             connect(
                 self._canary.dsn,
@@ -64,7 +70,12 @@ class CanaryProbe:
                 application_name=f"{APPLICATION_NAME} canary",
             ).close()
         except ReadError as error:
-            failures = {**self.logins.failures, error.reason: self.logins.failures[error.reason] + 1}
-            self.logins = Logins(success=False, failures=failures, detail=error.detail)
+            self._failed(error.reason, error.detail)
+        except Exception as error:  # noqa: BLE001  a thread that ended by an exception would print it, secrets and all
+            self._failed("other", f"internal error: {type(error).__name__}")
         else:
             self.logins = Logins(success=True, failures=self.logins.failures)
+
+    def _failed(self, reason: str, detail: str) -> None:
+        failures = {**self.logins.failures, reason: self.logins.failures[reason] + 1}
+        self.logins = Logins(success=False, failures=failures, reason=reason, detail=detail)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from pgleak.postgres import activity
 from pgleak.postgres.connection import HeldConnection
 from pgleak.postgres.grants import FIRST_WITH_RESERVED, OLDEST_SUPPORTED
+from pgleak.postgres.names import Namer
 from pgleak.postgres.queries import load
 from pgleak.postgres.reasons import REASONS, ReadError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pgleak.dsn import Dsn
+    from pgleak.postgres.evidence import Packed
     from pgleak.settings import Settings, Target
 
 Level = Literal["ok", "info", "warn", "fail"]
@@ -23,7 +25,7 @@ Level = Literal["ok", "info", "warn", "fail"]
 REMEDIES: dict[str, str] = {
     "timeout": "look at the server's load and at what is in between: a firewall that drops packets looks like this",
     "unreachable": "check host and port, that the server runs, and listen_addresses",
-    "authentication": "check user, password (password_file, PGPASSFILE) and pg_hba.conf; `pgleak grants` prints the role",
+    "authentication": "check user, password (password_file, PGPASSWORD, ~/.pgpass) and pg_hba.conf; `pgleak grants` prints the role",
     "database_missing": "name a database that exists; `postgres` is there on most servers",
     "slots_exhausted": "on PostgreSQL 16 and later grant pg_use_reserved_connections (see `pgleak grants`); "
     "before, free a slot: pgleak has to be connected before the server is full",
@@ -35,7 +37,8 @@ REMEDIES: dict[str, str] = {
     "lock_timeout": "find who locks pg_database or pg_authid (pg_locks)",
     "permission": "`pgleak grants` prints what the role needs",
     "tls": "check sslmode, sslrootcert and the certificates",
-    "configuration": "correct the settings of this target; a pooler such as PgBouncer in between is not supported: connect "
+    "configuration": "correct the settings of this target; services are looked up in PGSERVICEFILE, ~/.pg_service.conf and "
+    "the system's pg_service.conf; a pooler such as PgBouncer in between is not supported: connect "
     "to PostgreSQL itself",
     "other": "the server's own words are above; with a lc_messages other than English they are not understood",
 }
@@ -94,12 +97,20 @@ def _check_server(
     yield _role(str(user), server)
     yield _privileges(server)
     yield _reserved(server, connection.server_version)
-    yield _capacity(sum(len(pack.session_ms) for pack in packs), server)
+    yield _capacity(activity.used(packs), server)
+    yield _largest(packs, settings)
     yield Finding("ok", "reading", f"pg_stat_activity read in {took:.1f} ms")
 
 
 def _failure(subject: str, error: ReadError) -> Finding:
     return Finding("fail", subject, f"{error.detail} ({error.reason}). {REASONS[error.reason]}", REMEDIES[error.reason])
+
+
+def _canary_failure(error: ReadError) -> Finding:
+    if error.reason in ("slots_exhausted", "role_limit", "database_limit"):
+        # The server can be watched, and the canary does what it is for.
+        return Finding("warn", "canary", f"{error.detail} ({error.reason})", "applications like it are refused now")
+    return _failure("canary", error)
 
 
 def _version(number: int) -> Finding:
@@ -154,9 +165,24 @@ def _reserved(server: activity.Server, version: int) -> Finding:
 def _capacity(used: int, server: activity.Server) -> Finding:
     reserved = server.superuser_reserved + server.reserved
     text = f"{used} of {server.usable} connections used (max_connections {server.max_connections}, {reserved} reserved)"
+    if used > server.usable:
+        return Finding("warn", "capacity", f"FULL: {text}", "ordinary roles are refused now: end who holds them")
     if used >= 0.8 * server.usable:
         return Finding("warn", "capacity", text, "more than 80 % are taken: see who holds them before it is full")
     return Finding("ok", "capacity", text)
+
+
+def _largest(packs: list[Packed], settings: Settings) -> Finding:
+    """Say who holds most, and how many of those look leaked: the first question when it is full."""
+    namer = Namer(replace(settings, group_by=("application_name",)))
+    applications = activity.summarise(packs, namer.keys(packs, 0.0), settings.thresholds)
+    largest = sorted(applications.items(), key=lambda item: -item[1].connections)[:3]
+    shown = [
+        f"{name} {application.connections}"
+        + (f" ({sum(application.suspects)} suspects)" if any(application.suspects) else "")
+        for (name,), application in largest
+    ]
+    return Finding("info", "applications", ", ".join(shown))
 
 
 def _check_canary(dsn: Dsn, settings: Settings, clock: Callable[[], float]) -> Iterator[Finding]:
@@ -167,7 +193,7 @@ def _check_canary(dsn: Dsn, settings: Settings, clock: Callable[[], float]) -> I
         took = (clock() - started) * 1000
         server = activity.server(connection.execute(load("server"), clock() + settings.timeouts.scrape))
     except ReadError as error:
-        yield _failure("canary", error)
+        yield _canary_failure(error)
         return
     finally:
         connection.close()

@@ -77,6 +77,8 @@ def _of_applications(readings: Sequence[Reading], group_by: Sequence[str]) -> It
         for key, application in reading.applications.items()
     ]
     seen = [(labels, application, ignored) for labels, application, ignored in entries if application.visible]
+    # What fell to zero is shown as numbers of 0; twenty more series of ages that nobody has would say nothing.
+    here = [(labels, application) for labels, application, _ in seen if application.connections]
 
     connections = metrics.CONNECTIONS.empty()
     for labels, application, _ in entries:
@@ -91,10 +93,10 @@ def _of_applications(readings: Sequence[Reading], group_by: Sequence[str]) -> It
                 suspects.add_sample(metrics.SUSPECTS.name, {**labels, "evidence": kind}, number)
     yield suspects
 
-    yield _histogram(metrics.IDLE_SECONDS, [(labels, application.idle) for labels, application, _ in seen])
-    yield _histogram(metrics.SESSION_SECONDS, [(labels, application.session) for labels, application, _ in seen])
-    yield _gauge(metrics.OLDEST_IDLE, [(labels, a.idle.oldest) for labels, a, _ in seen])
-    yield _gauge(metrics.OLDEST_TRANSACTION, [(labels, a.oldest_transaction) for labels, a, _ in seen])
+    yield _histogram(metrics.IDLE_SECONDS, [(labels, application.idle) for labels, application in here])
+    yield _histogram(metrics.SESSION_SECONDS, [(labels, application.session) for labels, application in here])
+    yield _gauge(metrics.OLDEST_IDLE, [(labels, a.idle.oldest) for labels, a in here])
+    yield _gauge(metrics.OLDEST_TRANSACTION, [(labels, a.oldest_transaction) for labels, a in here])
     yield _gauge(metrics.IGNORED, [(labels, 1) for labels, _, ignored in entries if ignored])
     if "client_addr" in group_by:
         yield metrics.ADDRESSES_OVERFLOWED.family(((r.name,), r.overflowed_addresses) for r in readings if r.server)

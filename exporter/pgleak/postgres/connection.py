@@ -7,7 +7,9 @@ host that swallows packets costs the caller its deadline and not more.
 
 from __future__ import annotations
 
+import os
 import select
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ import psycopg2.extensions
 
 from pgleak.dsn import Dsn, DsnError
 from pgleak.postgres.reasons import ReadError, classify, first_line
+from pgleak.postgres.resolve import resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +29,11 @@ APPLICATION_NAME = "pgleak"
 """How the exporter's own session shows in ``pg_stat_activity``, unless the DSN says otherwise."""
 
 _FIRST_PAUSE = 1.0  # seconds until a second attempt to connect; doubles up to _LONGEST_PAUSE
-_LONGEST_PAUSE = 15.0  # no longer than a usual scrape interval, so that recovery shows at the next scrape
+_LONGEST_PAUSE = 10.0  # shorter than a usual scrape interval, so that recovery shows at the next scrape
 _STATEMENT_SHARE = 0.9  # of the budget: the server gives up before we do, and the connection survives
-_LEAST_BUDGET = 0.05  # seconds
+_KEEPALIVE_INTERVAL = 10  # seconds
+_KEEPALIVE_COUNT = 3
+_PATIENCE = 60.0  # seconds that an unanswered statement is waited for before the slot is given up
 
 # Names in shared catalogues are bytes in the encoding of whatever database made them. Asking for no conversion and
 # reading them as Latin-1 cannot fail; activity._text() turns them into text.
@@ -61,12 +66,11 @@ def wait(connection: psycopg2.extensions.connection, deadline: float, clock: Cal
     while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
         events = select.POLLOUT if state == psycopg2.extensions.POLL_WRITE else select.POLLIN
         descriptor = connection.fileno()
-        poller.register(descriptor, events)
-        remaining = deadline - clock()
-        ready = poller.poll(max(remaining, 0) * 1000)
-        poller.unregister(descriptor)
-        if not ready and deadline - clock() <= 0:
+        if clock() >= deadline:
             raise TimeoutError
+        poller.register(descriptor, events)
+        poller.poll(max(deadline - clock(), 0) * 1000)
+        poller.unregister(descriptor)
 
 
 def connect(
@@ -91,30 +95,45 @@ def connect(
     except TimeoutError:
         _discard(connection)
         raise ReadError("timeout", f"no answer to a login within {timeouts.connect:g} s") from None
-    except psycopg2.Error as error:
+    except (psycopg2.Error, UnicodeDecodeError) as error:
         _discard(connection)
         raise ReadError(classify(error, connected=False), dsn.redact(first_line(error))) from None
+    _relax(connection, timeouts)
     return connection
 
 
-def server_version(dsn: Dsn, timeouts: Timeouts) -> int:
-    """Return the server's version as libpq counts it (160004 is 16.4). Raises :class:`ReadError`."""
+def _relax(connection: psycopg2.extensions.connection, timeouts: Timeouts) -> None:
+    """Let the session live through a short cut of the network: the limit that served the login is too short for it."""
+    if connection.info.host.startswith("/"):
+        return
+    with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+        if wire.family in (socket.AF_INET, socket.AF_INET6):
+            keepalives = timeouts.keepalive_idle + _KEEPALIVE_INTERVAL * _KEEPALIVE_COUNT
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(keepalives * 1000))
+
+
+def version_and_database(dsn: Dsn, timeouts: Timeouts) -> tuple[int, str]:
+    """Log in and return the server's version as libpq counts it (160004 is 16.4), and the database.
+
+    Raises :class:`ReadError`.
+    """
     connection = connect(dsn, timeouts, time.monotonic() + timeouts.connect)
-    version = connection.server_version
+    found = connection.server_version, str(connection.info.dbname)
     connection.close()
-    return version
+    return found
 
 
 def _parameters(dsn: Dsn, timeouts: Timeouts, application_name: str) -> dict[str, Any]:
     given = dsn.parameters()
+    given.update(resolved(given))
     hosts = 1 + max(given.get("host", "").count(","), given.get("hostaddr", "").count(","))
     ours = {
         "application_name": application_name,
         "keepalives": "1",
         "keepalives_idle": str(max(int(timeouts.keepalive_idle), 1)),
-        "keepalives_interval": "10",
-        "keepalives_count": "3",
-        # A dead peer is noticed by then; of several hosts, a silent one is left for the next in time.
+        "keepalives_interval": str(_KEEPALIVE_INTERVAL),
+        "keepalives_count": str(_KEEPALIVE_COUNT),
+        # For the login alone, see _relax(): of several hosts, a silent one is left for the next in time.
         "tcp_user_timeout": str(int(timeouts.connect * 1000 * 0.8 / hosts)),
     }
     return {
@@ -133,8 +152,9 @@ def _discard(connection: psycopg2.extensions.connection | None) -> None:
 class HeldConnection:
     """Keeps one session open from read to read and comes back by itself; not safe for concurrent use.
 
-    After a failed attempt the next ones fail at once, with the same reason, until a pause is over: 1 s at first, doubling
-    up to 15 s.
+    After a failed attempt the next ones fail at once, with the same reason, until a pause is over: 1 s from the begin of
+    the attempt at first, doubling up to 10 s. A statement that the server did not answer in time is waited for at the next
+    reads: on a full server, a slot that is given up does not come back.
     """
 
     def __init__(self, dsn: Dsn, timeouts: Timeouts, clock: Callable[[], float] = time.monotonic) -> None:
@@ -142,7 +162,7 @@ class HeldConnection:
         self._timeouts = timeouts
         self._clock = clock
         self._connection: psycopg2.extensions.connection | None = None
-        self._statement_timeout_ms = 0
+        self._unanswered_since: float | None = None
         self._prepared: set[str] = set()
         self._pause = 0.0
         self._not_before = 0.0
@@ -156,6 +176,8 @@ class HeldConnection:
     def ensure(self, deadline: float) -> None:
         """Connect unless connected. Raises :class:`ReadError`."""
         if self._connection is not None and not self._connection.closed:
+            self._await_unanswered(deadline)
+        if self._connection is not None and not self._connection.closed:
             return
         now = self._clock()
         if now < self._not_before:
@@ -163,15 +185,41 @@ class HeldConnection:
         self._forget()
         try:
             self._connection = connect(self._dsn, self._timeouts, deadline, self._clock)
+            self._refuse_poolers(deadline)
         except ReadError as error:
+            self.close()
             self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
-            self._not_before = self._clock() + self._pause
+            self._not_before = now + self._pause
             self._last_error = error
             raise
-        self._statement_timeout_ms = int(self._timeouts.scrape * _STATEMENT_SHARE * 1000)
         if self.server_version >= 140000:  # a role's idle_session_timeout would end us between two scrapes
             self.execute("SET idle_session_timeout = 0", deadline)
         self._pause = self._not_before = 0.0
+
+    def _refuse_poolers(self, deadline: float) -> None:
+        """Raise unless the session has the options that we sent.
+
+        A pooler that swallows them (PgBouncer with ``ignore_startup_parameters = options``) would hand every SET and
+        PREPARE of ours on to applications.
+        """
+        asking = "SELECT current_setting('default_transaction_read_only'), current_setting('search_path')"
+        if self.execute(asking, deadline) != [("on", "pg_catalog")]:
+            raise ReadError("configuration", "the session options did not arrive: there is a pooler in between")
+
+    def _await_unanswered(self, deadline: float) -> None:
+        connection, since = self._connection, self._unanswered_since
+        if connection is None or since is None:
+            return
+        try:
+            wait(connection, deadline, self._clock)
+        except TimeoutError:
+            if self._clock() - since >= _PATIENCE:
+                self.close()
+            raise ReadError("timeout", "still no answer to an earlier statement") from None
+        except (psycopg2.Error, UnicodeDecodeError):
+            if connection.closed or connection.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+                self.close()
+        self._unanswered_since = None
 
     def run(self, name: str, statement: str, deadline: float) -> list[tuple[Any, ...]]:
         """Run a prepared statement and return its rows; the session must be connected.
@@ -179,10 +227,6 @@ class HeldConnection:
         Prepared once per session, so that the server neither parses nor plans it again at each scrape. Raises
         :class:`ReadError`; after anything but an orderly refusal by the server the session is given up.
         """
-        budget_ms = max(deadline - self._clock(), _LEAST_BUDGET) * 1000
-        if not 0.6 * budget_ms <= self._statement_timeout_ms <= 0.97 * budget_ms:
-            self._statement_timeout_ms = int(_STATEMENT_SHARE * budget_ms)
-            self.execute(f"SET statement_timeout = {self._statement_timeout_ms}", deadline)
         if name not in self._prepared:
             self.execute(f"PREPARE {name} AS {statement}", deadline)
             self._prepared.add(name)
@@ -199,11 +243,15 @@ class HeldConnection:
                 wait(connection, deadline, self._clock)
                 return cursor.fetchall() if cursor.description else []
         except TimeoutError:
-            self.close()
-            raise ReadError("timeout", "no answer to a statement within the scrape's time") from None
-        except psycopg2.Error as error:
+            self._unanswered_since = self._clock()
+            raise ReadError("timeout", "no answer to a statement in time") from None
+        except (psycopg2.Error, UnicodeDecodeError) as error:
             reason = classify(error, connected=True)
-            if error.pgcode is None or connection.closed or reason in ("connection_lost", "starting_or_stopping"):
+            if (
+                getattr(error, "pgcode", None) is None
+                or connection.closed
+                or reason in ("connection_lost", "starting_or_stopping")
+            ):
                 self.close()
             raise ReadError(reason, self._dsn.redact(first_line(error))) from None
 
@@ -215,4 +263,5 @@ class HeldConnection:
 
     def _forget(self) -> None:
         self._connection = None
+        self._unanswered_since = None
         self._prepared.clear()

@@ -24,10 +24,13 @@ OTHER = "(other)"
 UNSET = "(unset)"
 """Application name of clients that gave none."""
 
+STARTING = "(starting)"
+"""Application name of sessions that have not logged in yet, which PostgreSQL 18 and later show."""
+
 KEEP_SECONDS = 3600.0
 """How long an application that fell to zero is reported as 0, and a name without connections keeps its place."""
 
-_MOST_REMEMBERED = 10_000  # applications per server; bounds the memory when users and databases come and go
+_MOST_REMEMBERED = 1_000  # applications per server; bounds the memory when users and databases come and go
 _MOST_REWRITES = 10_000  # cached rewrites; more distinct raw names than this in one scrape are recomputed
 
 
@@ -94,7 +97,7 @@ class Namer:
 
     def keys(self, packs: Sequence[Packed], now: float) -> list[tuple[str, ...]]:
         """Return for each pack its label values, in the order of ``group_by``. ``now`` is monotonic seconds."""
-        names = [self._rewrite(pack.application_name) for pack in packs]
+        names = [self._rewrite(pack.application_name) if pack.usename else STARTING for pack in packs]
         self._admit("application_name", names, packs, now)
         columns = {
             "datname": [pack.datname for pack in packs],
@@ -115,11 +118,12 @@ class Namer:
         remembered = self._remembered
         for key, application in applications.items():
             before = remembered.pop(key, None)
-            states = dict.fromkeys(before.application.states, 0) if before else {}
-            if application.visible:
-                states.pop(HIDDEN, None)
+            # States that a grant has just hidden are unknown from now on, and not 0.
+            states = dict.fromkeys(before.application.states, 0) if before and application.visible else {}
+            states.pop(HIDDEN, None)
             merged[key] = replace(application, states={**states, **application.states})
-            remembered[key] = _Remembered(merged[key], now)
+            if STARTING not in key:  # not an application: it comes and goes with every login
+                remembered[key] = _Remembered(merged[key], now)
         for key, past in list(remembered.items()):
             if key in applications:
                 continue

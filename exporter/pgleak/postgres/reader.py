@@ -55,11 +55,13 @@ class Reading:
 class Flight:
     """A read that is under way, and those who wait for it."""
 
-    __slots__ = ("done", "reading")
+    __slots__ = ("counted", "done", "reading", "started")
 
-    def __init__(self) -> None:
+    def __init__(self, started: float) -> None:
+        self.started = started  # seconds of the reader's clock
         self.done = threading.Event()
         self.reading: Reading | None = None
+        self.counted = False  # among the errors
 
 
 class Reader:
@@ -87,30 +89,32 @@ class Reader:
         self._reported = ""
         self.last: Reading | None = None
 
-    def start(self, deadline: float) -> Flight:
-        """Begin a read that ends by ``deadline`` (seconds of the clock), or join the one that is under way."""
+    def start(self) -> Flight:
+        """Begin a read, or join the one that is under way.
+
+        A read has the time of ``timeouts.scrape``, whoever asks: one impatient asker must not cost the others their read,
+        nor the exporter its connection.
+        """
         with self._lock:
             flight = self._flight
             if flight is not None and not flight.done.is_set():
                 return flight
-            flight = self._flight = Flight()
-        thread = threading.Thread(
-            target=self._fly, args=(flight, deadline), name=f"pgleak-{self.target.name}", daemon=True
-        )
+            flight = self._flight = Flight(self._clock())
+        thread = threading.Thread(target=self._fly, args=(flight,), name=f"pgleak-{self.target.name}", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # no more threads to be had
-            flight.reading = self._failed("other", "the system gives no more threads", deadline=0.0)
+            flight.reading = self._failed(flight, "other", "the system gives no more threads")
             flight.done.set()
         return flight
 
     def finish(self, flight: Flight, deadline: float) -> Reading:
-        """Wait for a read, no longer than ``deadline`` and a moment; never raises."""
+        """Wait for a read, no longer than ``deadline`` (seconds of the clock) and a moment; never raises.
+
+        For an asker that has to go before it ends, the read has failed: that counts, once for each read.
+        """
         flight.done.wait(max(deadline - self._clock(), 0) + _GRACE)
-        if flight.reading is None:
-            # Only what libpq does before it has a socket, such as resolving a name, can outlast the deadline.
-            return self._failed("timeout", "the read did not end in time; is the name service slow?", deadline)
-        return flight.reading
+        return flight.reading or self._failed(flight, "timeout", "the read has not ended yet")
 
     def close(self) -> None:
         """Give the slot back; a read that is under way ends by itself."""
@@ -118,22 +122,21 @@ class Reader:
             if self._flight is None or self._flight.done.is_set():
                 self._connection.close()
 
-    def _fly(self, flight: Flight, deadline: float) -> None:
-        started = self._clock()
+    def _fly(self, flight: Flight) -> None:
+        deadline = flight.started + self._settings.timeouts.scrape
         try:
-            if self._canary:
-                self._canary.start(deadline)
-            reading = self._read(deadline, started)
+            reading = self._read(flight, deadline)
         except ReadError as error:
-            reading = self._failed(error.reason, error.detail, deadline, started)
+            reading = self._failed(flight, error.reason, error.detail, ended=True)
         except Exception as error:  # noqa: BLE001  a fault of ours must show as data, not as a missing scrape
-            self._connection.close()
             self._report(error)
-            reading = self._failed("other", f"internal error: {type(error).__name__}", deadline, started)
+            reading = self._failed(flight, "other", f"internal error: {type(error).__name__}", ended=True)
         flight.reading = self.last = reading
         flight.done.set()
 
-    def _read(self, deadline: float, started: float) -> Reading:
+    def _read(self, flight: Flight, deadline: float) -> Reading:
+        if self._canary:
+            self._canary.start()
         connection = self._connection
         connection.ensure(deadline)
         rows = connection.run("pgleak_activity", _ACTIVITY, deadline)
@@ -147,22 +150,31 @@ class Reader:
         applications = activity.summarise(packs, keys, self._settings.thresholds)
         applications = self._namer.remember(applications, now)
         self._last_success = self._now()
+        used = activity.used(packs)
         with self._lock:
-            self._voice.up(server)
+            self._voice.up(server, used)
         return Reading(
             name=self.target.name,
-            duration=self._clock() - started,
+            duration=self._clock() - flight.started,
             ended=self._clock(),
             server=server,
-            used=sum(len(pack.session_ms) for pack in packs),
+            used=used,
             applications=applications,
             ignored=frozenset(key for key in applications if self._namer.ignored(key)),
             overflowed_applications=self._namer.overflowed_applications,
             overflowed_addresses=self._namer.overflowed_addresses,
             errors=dict(self._errors),
             last_success=self._last_success,
-            logins=self._canary.finish(deadline) if self._canary else None,
+            logins=self._logins(),
         )
+
+    def _logins(self) -> Logins | None:
+        if self._canary is None:
+            return None
+        logins = self._canary.finish()
+        with self._lock:
+            self._voice.login(logins)
+        return logins
 
     def _report(self, error: Exception) -> None:
         """Log a fault of ours once, by its frames and without its message, which could quote a value."""
@@ -171,18 +183,21 @@ class Reader:
             self._reported = frames
             _LOG.error("internal error (%s), please report it:\n%s", type(error).__name__, frames)
 
-    def _failed(self, reason: str, detail: str, deadline: float, started: float | None = None) -> Reading:
+    def _failed(self, flight: Flight, reason: str, detail: str, *, ended: bool = False) -> Reading:
         with self._lock:
-            self._errors[reason] += 1
+            if not flight.counted:
+                flight.counted = True
+                self._errors[reason] += 1
             errors = dict(self._errors)
-            self._voice.down(reason, detail)
+            if ended:  # a read that somebody could not wait for may still succeed
+                self._voice.down(reason, detail)
         return Reading(
             name=self.target.name,
             reason=reason,
             detail=detail,
-            duration=self._clock() - started if started is not None else 0.0,
+            duration=self._clock() - flight.started,
             ended=self._clock(),
             errors=errors,
             last_success=self._last_success,
-            logins=self._canary.finish(deadline) if self._canary else None,
+            logins=self._logins(),
         )

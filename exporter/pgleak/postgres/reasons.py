@@ -68,7 +68,10 @@ _TEXTS = tuple(
         ),
         (r"permission denied for database", "authentication"),
         (r"\bSSL\b|\bTLS\b|certificate", "tls"),
-        (r"definition of service|service file|unrecognized configuration parameter", "configuration"),
+        (
+            r"definition of service|service file|local user with ID|unrecognized configuration parameter",
+            "configuration",
+        ),
         (
             r"unsupported startup parameter|invalid (port|connection option|value)|unsupported frontend",
             "configuration",
@@ -96,11 +99,11 @@ class ReadError(Exception):
         self.detail = detail
 
 
-def classify(error: psycopg2.Error, *, connected: bool) -> str:
+def classify(error: psycopg2.Error | UnicodeDecodeError, *, connected: bool) -> str:
     """Return the reason for an error of psycopg2. ``connected`` says whether the session was established before."""
-    reason = _SQLSTATES.get(error.pgcode or "")
+    reason = _SQLSTATES.get(getattr(error, "pgcode", None) or "")
     if reason is None:
-        text = str(error)
+        text = re.sub(r'"[^"]*"', '""', _said(error))  # a host may be called tls-db
         reason = next((reason for pattern, reason in _TEXTS if pattern.search(text)), None)
     if reason is None:
         return "connection_lost" if connected and isinstance(error, psycopg2.OperationalError) else "other"
@@ -111,7 +114,14 @@ def classify(error: psycopg2.Error, *, connected: bool) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return what the server or libpq said, on one line and bounded, without the part that every message repeats."""
-    lines = [line for line in str(error).splitlines() if not line.startswith("\t")]  # libpq's advice is indented
+    lines = [line for line in _said(error).splitlines() if not line.startswith("\t")]  # libpq's advice is indented
     text = " ".join(" ".join(lines).split())
     text = re.sub(r"^connection to server .*? failed: ", "", text)
     return text[:300] or type(error).__name__
+
+
+def _said(error: BaseException) -> str:
+    """What the server said; psycopg2 gives up on a message that is not in the encoding it expects."""
+    if isinstance(error, UnicodeDecodeError):
+        return error.object.decode("latin-1")
+    return str(error)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgleak.postgres.activity import Server
+    from pgleak.postgres.canary import Logins
 
 _MOST_LINES = 6  # per target and period: a server that flaps is one story, not a hundred
 _PERIOD = 600.0  # seconds
@@ -32,6 +33,8 @@ class Voice:
         self._lines: deque[float] = deque(maxlen=_MOST_LINES)
         self._kept_back = 0
         self._role_problem = ""
+        self._full = False
+        self._login: bool | None = None
 
     def down(self, reason: str, detail: str) -> None:
         """The server could not be read."""
@@ -42,8 +45,8 @@ class Voice:
             self._reason = reason
             self._say("warning", f"cannot be read ({reason}): {detail}. {REASONS[reason]}")
 
-    def up(self, server: Server) -> None:
-        """The server was read."""
+    def up(self, server: Server, used: int) -> None:
+        """The server was read; ``used`` of its slots are taken."""
         if self._reason is None:
             self._say(
                 "info",
@@ -52,10 +55,24 @@ class Voice:
         elif self._reason:
             self._say("info", f"is read again after {self._clock() - self._since:.0f} s")
         self._reason = ""
+        full = used >= server.usable
+        if full and not self._full:
+            self._say("warning", f"is full: {used} of {server.usable} connections used, ordinary roles are refused")
+        elif self._full and not full:
+            self._say("info", f"has room again: {used} of {server.usable} connections used")
+        self._full = full
         problem = _role_problem(server)
         if problem and problem != self._role_problem:
             self._say("warning", problem)
         self._role_problem = problem
+
+    def login(self, logins: Logins) -> None:
+        """The canary has tried, or not yet."""
+        if logins.success is False and self._login is not False:
+            self._say("warning", f"refuses logins of the canary's role ({logins.reason}): {logins.detail}")
+        elif logins.success and self._login is False:
+            self._say("info", "takes logins of the canary's role again")
+        self._login = logins.success
 
     def _say(self, level: str, text: str) -> None:
         now = self._clock()

@@ -71,7 +71,7 @@ def page(statuses: Sequence[TargetStatus]) -> str:
 <table>
 <thead>
 <tr><th scope="col">Target</th><th scope="col">State</th><th scope="col">Address</th>\
-<th scope="col">Last read</th></tr>
+<th scope="col">Last tried</th></tr>
 </thead>
 <tbody>
 {rows}

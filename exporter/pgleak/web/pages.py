@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from pgleak.web.site import Site
 
 log = logging.getLogger("pgleak.web")
+
+# Scrapes that wait for a server that hangs must leave places for a health check.
+_expositions = threading.BoundedSemaphore(128)
 
 _NAMED_ONLY = (
     "Targets are named in the settings of pgleak; their names stand in /sd. A connection string is never taken."
@@ -94,8 +98,12 @@ class Pages:
             limit=self.scrape_timeout,
             offset=self.scrape_offset,
         )
-        families = self.site.families(visit.received + seconds, target)
-        body = encode(families, openmetrics=openmetrics)
+        if not _expositions.acquire(blocking=False):
+            return plain(503, "Too many scrapes are under way at once.")
+        try:
+            body = encode(self.site.families(visit.received + seconds, target), openmetrics=openmetrics)
+        finally:
+            _expositions.release()
         return Response(200, body, content_type, (("Vary", "Accept, Accept-Encoding"),))
 
 

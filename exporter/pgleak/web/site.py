@@ -32,7 +32,7 @@ class Site(Protocol):
         """The names of the targets, in the order of the settings."""
 
     def statuses(self) -> Sequence[TargetStatus]:
-        """What the last reads said, without reading again."""
+        """How the targets are; one that was not read lately may be read now, within a moment."""
 
     def ready(self) -> bool:
         """Whether a scrape is worth making."""
