@@ -189,6 +189,7 @@ def table(version: int, sizes: Sequence[int], rounds: int, *, with_peer: bool) -
             session = stack.enter_context(contextlib.closing(psycopg2.connect(server.dsn())))
             session.autocommit = True
             cursor = session.cursor()
+            cursor.execute("SET enable_sort = off")  # as pgleak's own session has it
 
             def run(*statements: str, cursor: psycopg2.extensions.cursor = cursor) -> None:
                 for statement in statements:

@@ -145,7 +145,10 @@ USED = Spec(
     "Connection slots taken: client connections of every role, the exporter's own included.",
     ("server",),
     "connections",
-    note="No parallel workers, walsenders or background workers: they take no ordinary slot.",
+    note=(
+        "No parallel workers, walsenders or background workers: they take no ordinary slot. Without pg_read_all_stats, "
+        "parallel workers and logical walsenders cannot be told from clients and are counted."
+    ),
 )
 USABLE = Spec(
     "pgleak_usable_connections",

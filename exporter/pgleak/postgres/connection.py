@@ -53,6 +53,8 @@ def session_options(timeouts: Timeouts) -> str:
         "idle_in_transaction_session_timeout": 10_000,
     }
     fixed = {"default_transaction_read_only": "on", "search_path": "pg_catalog", "jit": "off"}
+    # The planner expects one row from pg_stat_get_activity() and would sort thousands of wide ones; hashing is cheaper.
+    fixed["enable_sort"] = "off"
     settings = {name: str(int(value)) for name, value in milliseconds.items()} | fixed
     return " ".join(f"-c {name}={value}" for name, value in settings.items())
 

@@ -6,7 +6,7 @@
 -- The arrays of one row are aligned; -1 stands for NULL, and what changed after the statement began counts as 0.
 --
 -- A role without pg_read_all_stats gets NULL for backend_type and all times; what it can still tell is which session has
--- a database and a user. In that mode a parallel worker cannot be told from a client.
+-- a database and a user. In that mode a parallel worker or a logical walsender cannot be told from a client.
 SELECT
     coalesce(database.datname::text, '') AS datname,
     CASE WHEN usesysid IS NULL THEN '' ELSE pg_catalog.pg_get_userbyid(usesysid)::text END AS usename,
@@ -22,7 +22,7 @@ FROM (
         usesysid,
         application_name COLLATE "C" AS application_name,
         client_addr,
-        CASE WHEN backend_type IS NULL THEN '(hidden)' ELSE coalesce(state, '(unknown)') END AS state,
+        CASE WHEN backend_type IS NULL THEN '(hidden)' ELSE coalesce(state, '(unknown)') END COLLATE "C" AS state,
         array_agg(CASE
             WHEN backend_start < statement_timestamp()
                 THEN (date_part('epoch', statement_timestamp() - backend_start) * 1000)::int8
