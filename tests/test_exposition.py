@@ -11,7 +11,7 @@ from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from pgleak.exposition import encode
+from pgleak.exposition import Labels, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,3 +80,13 @@ def test_the_library_s_own_families_pass_through(openmetrics: bool) -> None:
     made = list(ProcessCollector(registry=None).collect())
     library = generate_openmetrics if openmetrics else generate_latest
     assert len(encode(made, openmetrics=openmetrics).splitlines()) == len(library(Families(made)).splitlines())
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "server"]), label_values, min_size=1), label_values)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+def test_labels_with_their_text_say_the_same_as_plain_ones(labels: dict[str, str], value: str) -> None:
+    plain, quick = Metric("metric", "help", "gauge"), Metric("metric", "help", "gauge")
+    plain.add_sample("metric", {**labels, "le": value}, 1)
+    quick.add_sample("metric", Labels(labels).plus("le", value), 1)
+    assert quick.samples == plain.samples
+    assert encode([quick], openmetrics=True) == encode([plain], openmetrics=True)

@@ -2,7 +2,7 @@
 
 prometheus_client's own writers check and escape every name and label character by character, which took longer than
 reading the server (``benchmarks/scrape.py`` shows both). This one relies on names that come from a catalogue, looks at
-label values only, and at each value once; a test holds it against the library's writers. Samples carry no timestamps,
+label values only, and once at those that samples have in common; a test holds it against the library's writers. Samples carry no timestamps,
 exemplars or native histograms here.
 
 Formats: https://prometheus.io/docs/instrumenting/exposition_formats/ and
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from prometheus_client import Metric
 
@@ -25,12 +25,27 @@ _TEXT_SUFFIXES = {"counter": "_total", "info": "_info"}
 _GAUGES_OF_THEIR_OWN = ("_created", "_gcount", "_gsum")  # in the text format, where histograms do not have them
 
 
+class Labels(dict[str, str]):
+    """Labels of a sample with their text, which is made once for all samples that have these in common."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, labels: Mapping[str, str], text: str | None = None) -> None:
+        super().__init__(labels)
+        self.text = _pairs(labels) if text is None else text
+
+    def plus(self, name: str, value: str) -> Labels:
+        """Return these labels and one more."""
+        more = Labels(self, f'{self.text},{name}="{_quoted(value)}"')
+        more[name] = value
+        return more
+
+
 def encode(families: Iterable[Metric], *, openmetrics: bool) -> bytes:
     """Return all families in OpenMetrics, else in the Prometheus text format."""
     lines: list[str] = []
-    escaped: dict[str, str] = {}
     for family in families:
-        samples = _sample_lines(family, escaped)
+        samples = _sample_lines(family)
         if openmetrics:
             _header(lines, family.name, family.type, _quoted(family.documentation), family.unit)
             lines += [line for _, line in samples]
@@ -59,19 +74,18 @@ def _header(lines: list[str], name: str, kind: str, documentation: str, unit: st
         lines.append(f"# UNIT {name} {unit}")
 
 
-def _sample_lines(family: Metric, escaped: dict[str, str]) -> list[tuple[str, str]]:
-    """Return (sample name, line) pairs; ``escaped`` remembers label values, of which a scrape has few distinct ones."""
+def _sample_lines(family: Metric) -> list[tuple[str, str]]:
+    """Return (sample name, line) pairs."""
     lines = []
     for name, labels, value, *_ in family.samples:
-        pairs = []
-        for label, text in labels.items():
-            known = escaped.get(text)
-            if known is None:
-                known = escaped[text] = _quoted(text)
-            pairs.append(f'{label}="{known}"')
+        text = labels.text if type(labels) is Labels else _pairs(labels)
         number = value if type(value) is int else floatToGoString(value)
-        lines.append((name, f"{name}{{{','.join(pairs)}}} {number}" if pairs else f"{name} {number}"))
+        lines.append((name, f"{name}{{{text}}} {number}" if text else f"{name} {number}"))
     return lines
+
+
+def _pairs(labels: Mapping[str, str]) -> str:
+    return ",".join([f'{name}="{_quoted(value)}"' for name, value in labels.items()])
 
 
 def _quoted(text: str) -> str:

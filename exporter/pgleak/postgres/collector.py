@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.utils import floatToGoString
 
 from pgleak import metrics
+from pgleak.exposition import Labels
 from pgleak.postgres.evidence import KINDS
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _of_servers(readings: Sequence[Reading]) -> Iterator[Metric]:
 def _of_applications(readings: Sequence[Reading], group_by: Sequence[str]) -> Iterator[Metric]:
     entries = [
         (
-            {"server": reading.name, **dict(zip(group_by, key, strict=True))},
+            Labels({"server": reading.name, **dict(zip(group_by, key, strict=True))}),
             application,
             key in reading.ignored,
         )
@@ -83,14 +84,14 @@ def _of_applications(readings: Sequence[Reading], group_by: Sequence[str]) -> It
     connections = metrics.CONNECTIONS.empty()
     for labels, application, _ in entries:
         for state, number in _states(application).items():
-            connections.add_sample(metrics.CONNECTIONS.name, {**labels, "state": state}, number)
+            connections.add_sample(metrics.CONNECTIONS.name, labels.plus("state", state), number)
     yield connections
 
     suspects = metrics.SUSPECTS.empty()
     for labels, application, ignored in seen:
         if not ignored:
             for kind, number in zip(KINDS, application.suspects, strict=True):
-                suspects.add_sample(metrics.SUSPECTS.name, {**labels, "evidence": kind}, number)
+                suspects.add_sample(metrics.SUSPECTS.name, labels.plus("evidence", kind), number)
     yield suspects
 
     yield _histogram(metrics.IDLE_SECONDS, [(labels, application.idle) for labels, application in here])
@@ -108,18 +109,18 @@ def _states(application: Application) -> dict[str, int]:
     return {**usual, **application.states}
 
 
-def _gauge(spec: Spec, samples: list[tuple[dict[str, str], float]]) -> Metric:
+def _gauge(spec: Spec, samples: list[tuple[Labels, float]]) -> Metric:
     family = spec.empty()
     for labels, value in samples:
         family.add_sample(spec.name, labels, value)
     return family
 
 
-def _histogram(spec: Spec, samples: list[tuple[dict[str, str], Ages]]) -> Metric:
+def _histogram(spec: Spec, samples: list[tuple[Labels, Ages]]) -> Metric:
     family = spec.empty()
     for labels, ages in samples:
         for bound, count in zip(_BOUNDS, ages.counts, strict=True):
-            family.add_sample(f"{spec.name}_bucket", {**labels, "le": bound}, count)
+            family.add_sample(f"{spec.name}_bucket", labels.plus("le", bound), count)
         family.add_sample(f"{spec.name}_gcount", labels, ages.counts[-1])
         family.add_sample(f"{spec.name}_gsum", labels, ages.total)
     return family
