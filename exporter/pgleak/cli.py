@@ -142,16 +142,19 @@ def _command(
 
 def _major(text: str) -> int:
     """Read 16 or 16.4 as 16."""
-    version = int(text.partition(".")[0])
-    if not 0 < version < 100:
-        raise ValueError(text)
-    return version
+    major = text.partition(".")[0]
+    if not (major.isdecimal() and 0 < int(major) < 100):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a version such as 16 or 16.4")
+    return int(major)
 
 
 def _positive(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
     if not seconds > 0:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return seconds
 
 
