@@ -28,6 +28,8 @@ URGENT = ((None, colours.BAD), (86400, colours.ATTENTION), (3 * 86400, colours.G
 PLAIN = ((None, "text"),)
 SOME_IS_BAD = ((None, colours.GOOD), (1, colours.BAD))
 RATE = "suffix: /h"
+NAME = "{{application_name}} on {{server}}"
+"""What an application is called wherever it is one of several: the same name has the same colour on every panel."""
 
 _SERVER_LINK = link("This server alone", frame.CONNECTIONS, server="${__data.fields.Server:percentencode}")
 _APPLICATION_LINK = link(
@@ -45,7 +47,6 @@ _SERIES_LINK = link(
 
 
 def _answers() -> Shelf:
-    name = "{{application_name}} on {{server}}"
     full = stat(
         Say(
             "Which server is full first?",
@@ -65,10 +66,10 @@ def _answers() -> Shelf:
             "The application whose floor of connections rises fastest, in connections per hour over the last six hours. "
             "Load raises the peaks and not the floor.",
             "No application grows",
-            RATE,
+            "suffix: connections/h",
             1,
         ),
-        Query(f"topk(1, ({GROWTH}) >= 0.5)", name),
+        Query(f"topk(1, ({GROWTH}) >= 0.5)", NAME),
         ((None, colours.ATTENTION), (1, colours.ATTENTION)),
         named=True,
         links=[_SERIES_LINK],
@@ -80,7 +81,7 @@ def _answers() -> Shelf:
             "first seconds, or passed over by their own pool.",
             "Nobody",
         ),
-        Query(f"topk(1, {SUSPECTS} > 0)", name),
+        Query(f"topk(1, {SUSPECTS} > 0)", NAME),
         ((None, colours.GOOD), (3, colours.ATTENTION), (10, colours.BAD)),
         named=True,
         links=[_SERIES_LINK],
@@ -94,8 +95,8 @@ def _answers() -> Shelf:
     both = " + ".join(f"(sum(increase({select(spec, _REFUSED)}[1h])) or vector(0))" for spec in kinds)
     refused = stat(
         Say(
-            "Logins refused, last hour",
-            "Logins of the canary and of pgleak itself that a server refused because it, a role or a database was full.",
+            "Logins refused",
+            "Logins of the canary and of pgleak itself that a server refused in the last hour because it, a role or a database was full.",
             "Not known",
             decimals=0,
         ),
@@ -115,7 +116,6 @@ def _answers() -> Shelf:
 
 
 def _curves() -> Shelf:
-    name = "{{application_name}} on {{server}}"
     full = limit(
         graph(
             Say(
@@ -137,7 +137,7 @@ def _curves() -> Shelf:
             "leak climbs, load comes and goes.",
             "No application has grown in the last six hours",
         ),
-        Query(leaders(floor(CONNECTIONS), ranking, _SHOWN), name),
+        Query(leaders(floor(CONNECTIONS), ranking, _SHOWN), NAME),
         links=[_SERIES_LINK],
     )
     ever = f"max_over_time({SUSPECTS}[$__range:5m] @ end())"
@@ -147,7 +147,7 @@ def _curves() -> Shelf:
             f"Suspects by application, the {_SHOWN} with most. A healthy application has none, whatever its load.",
             "No connection looks leaked",
         ),
-        Query(leaders(SUSPECTS, ever, _SHOWN), name),
+        Query(leaders(SUSPECTS, ever, _SHOWN), NAME),
         links=[_SERIES_LINK],
         stacked=True,
     )
@@ -203,7 +203,7 @@ def _lists() -> Shelf:
         ],
         "Growth",
     )
-    return Shelf(8, [(servers, 12), (applications, 12)])
+    return Shelf(7, [(servers, 12), (applications, 12)])
 
 
 def _each_server() -> Shelf:
@@ -216,7 +216,7 @@ def _each_server() -> Shelf:
             ),
             Query(
                 leaders(CONNECTIONS, f"max_over_time({CONNECTIONS}[$__range:5m] @ end())", 12),
-                "{{application_name}} ({{usename}})",
+                NAME,
             ),
             Query(USABLE, "limit"),
             stacked=True,

@@ -47,7 +47,7 @@ def _answers() -> Shelf:
     )
     collected = stat(
         Say(
-            "Returned by the collector",
+            "Collected",
             "Checkouts that nobody returned and the garbage collector found, in the time shown: leaks that were lucky.",
             "None",
             decimals=0,
@@ -84,7 +84,11 @@ def _now() -> Shelf:
                 "where unlimited).",
                 "No pool reports",
             ),
-            Query(f"sum by (state) ({select(pool.CONNECTIONS)})", "{{state}}"),
+            *(
+                Query(f"sum({select(pool.CONNECTIONS, matcher)})", state)
+                for state in colours.POOL_STATES
+                for matcher in [f'state="{state}"']
+            ),
             Query(f"sum({select(pool.PENDING)})", "waiting"),
             Query(f"sum({select(pool.CONNECTIONS_MAX)} < +Inf)", "limit"),
             colours={**colours.POOL_STATES, "waiting": colours.WAITING},
