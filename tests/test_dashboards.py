@@ -213,6 +213,20 @@ def test_the_board_follows_the_rules_of_grafanas_linter(board: dict[str, Any]) -
         assert one["multi"] == one["includeAll"]
 
 
+def test_each_exception_from_the_linter_is_needed_and_has_a_reason() -> None:
+    excluded = yaml.safe_load((build.FOLDER / ".lint").read_text())["exclusions"]
+    assert all(rule["reason"] for rule in excluded.values())
+    panels = [panel for param in PANELS for panel in param.values if isinstance(panel, dict)]
+
+    def listed(rule: str) -> set[str]:
+        return {entry["panel"] for entry in excluded[rule]["entries"]}
+
+    by_rules = {one["title"] for one in panels if any(RULES.search(target["expr"]) for target in one["targets"])}
+    assert listed("target-job-rule") == by_rules
+    odd = {one["title"] for one in panels if one["fieldConfig"]["defaults"]["unit"] in RATES}
+    assert listed("panel-units-rule") == odd
+
+
 @each_panel
 def test_a_heat_map_shows_what_is_now(panel: dict[str, Any]) -> None:
     """The buckets of a gauge histogram are not counters: their values are the picture."""
