@@ -94,18 +94,28 @@ def used(packs: Iterable[Packed]) -> int:
 def packed(rows: Iterable[Sequence[Any]]) -> list[Packed]:
     """Turn the rows of ``activity.sql`` into data."""
     return [
-        Packed(
-            _text(datname),
-            _text(usename),
-            _text(application_name),
-            HIDDEN if state == HIDDEN else client_addr or LOCAL,
-            state,
-            _numbers(session_ms),
-            _numbers(unused_ms),
-            _numbers(transaction_ms),
-        )
-        for datname, usename, application_name, client_addr, state, session_ms, unused_ms, transaction_ms in rows
+        _pack(_text(datname), _text(usename), _text(application_name), client_addr, state, *arrays)
+        for datname, usename, application_name, client_addr, state, *arrays in rows
     ]
+
+
+def _pack(
+    datname: str, usename: str, application_name: str, client_addr: str | None, state: str, *arrays: str
+) -> Packed:
+    origin = HIDDEN if state == HIDDEN else client_addr or LOCAL
+    session_ms = _numbers(arrays[0])
+    transaction_ms = arrays[2]
+    none_open = transaction_ms.count("-") == len(session_ms)  # the only negative number is -1, and the rule when idle
+    return Packed(
+        datname,
+        usename,
+        application_name,
+        origin,
+        state,
+        session_ms,
+        _numbers(arrays[1]),
+        [-1] * len(session_ms) if none_open else _numbers(transaction_ms),
+    )
 
 
 def server(rows: Iterable[tuple[str, str, float | None]]) -> Server:
