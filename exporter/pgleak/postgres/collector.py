@@ -57,7 +57,8 @@ def _of_servers(readings: Sequence[Reading]) -> Iterator[Metric]:
         yield spec.family(((r.name, name), n) for r, s in up for name, n in s.sessions.get(kind, {}).items())
     yield metrics.STATS_VISIBLE.family(((r.name,), float(s.stats_visible)) for r, s in up)
     yield metrics.POSTMASTER_START.family(((r.name,), s.postmaster_start) for r, s in up)
-    yield metrics.OVERFLOWED.family(((r.name,), r.overflowed_applications) for r, _ in up)
+    for label, spec in metrics.OVERFLOWED.items():
+        yield spec.family(((r.name,), r.overflowed[label]) for r, _ in up if label in r.overflowed)
     logins = [(reading.name, reading.logins) for reading in readings if reading.logins]
     yield metrics.LOGIN_SUCCESS.family(
         ((name,), float(known.success)) for name, known in logins if known.success is not None
@@ -69,27 +70,23 @@ def _of_servers(readings: Sequence[Reading]) -> Iterator[Metric]:
 
 def _of_applications(readings: Sequence[Reading], group_by: Sequence[str]) -> Iterator[Metric]:
     entries = [
-        (
-            Labels({"server": reading.name, **dict(zip(group_by, key, strict=True))}),
-            application,
-            key in reading.ignored,
-        )
+        (Labels({"server": reading.name, **dict(zip(group_by, key, strict=True))}), application)
         for reading in readings
         for key, application in reading.applications.items()
     ]
-    seen = [(labels, application, ignored) for labels, application, ignored in entries if application.visible]
+    seen = [(labels, application) for labels, application in entries if application.visible]
     # What fell to zero is shown as numbers of 0; twenty more series of ages that nobody has would say nothing.
-    here = [(labels, application) for labels, application, _ in seen if application.connections]
+    here = [(labels, application) for labels, application in seen if application.connections]
 
     connections = metrics.CONNECTIONS.empty()
-    for labels, application, _ in entries:
+    for labels, application in entries:
         for state, number in _states(application).items():
             connections.add_sample(metrics.CONNECTIONS.name, labels.plus("state", state), number)
     yield connections
 
     suspects = metrics.SUSPECTS.empty()
-    for labels, application, ignored in seen:
-        if not ignored:
+    for labels, application in seen:
+        if not application.ignored:
             for kind, number in zip(KINDS, application.suspects, strict=True):
                 suspects.add_sample(metrics.SUSPECTS.name, labels.plus("evidence", kind), number)
     yield suspects
@@ -98,9 +95,7 @@ def _of_applications(readings: Sequence[Reading], group_by: Sequence[str]) -> It
     yield _histogram(metrics.SESSION_SECONDS, [(labels, application.session) for labels, application in here])
     yield _gauge(metrics.OLDEST_IDLE, [(labels, a.idle.oldest) for labels, a in here])
     yield _gauge(metrics.OLDEST_TRANSACTION, [(labels, a.oldest_transaction) for labels, a in here])
-    yield _gauge(metrics.IGNORED, [(labels, 1) for labels, _, ignored in entries if ignored])
-    if "client_addr" in group_by:
-        yield metrics.ADDRESSES_OVERFLOWED.family(((r.name,), r.overflowed_addresses) for r in readings if r.server)
+    yield _gauge(metrics.IGNORED, [(labels, 1) for labels, a in entries if a.ignored])
 
 
 def _states(application: Application) -> dict[str, int]:
