@@ -25,8 +25,9 @@ Written by `tools/metrics_page.py` from the catalogue `exporter/pgleak/metrics.p
 
 Ages are seconds at the moment of the scrape. `server` is the name of the target in the settings. The labels `datname`,
 `usename` and `application_name` are there by default and `client_addr` where `group_by` asks for it; `application_name`
-is `(unset)` where a client gave none, and `(other)` for what the cap folds together. All values of one server come from one
-statement, and so from one moment. An application that falls to zero is reported as 0 for one hour.
+is `(unset)` where a client gave none. Each of these labels has at most as many values as its cap allows; the rest is summed
+up under `(other)`, and under `(other ignored)` what is exempt from judgement. All values of one server come from one statement,
+and so from one moment. An application that falls to zero is reported as 0 for one hour.
 
 A gauge histogram has the series `_bucket` (cumulative, by `le`), `_gcount` and `_gsum`.
 

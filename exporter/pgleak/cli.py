@@ -50,6 +50,9 @@ pages:
 
 A target is read when it is asked for and never in between. The answer comes within timeouts.scrape, and earlier where
 the scraper waits less (X-Prometheus-Scrape-Timeout-Seconds, which Prometheus sends, less timeouts.scrape_offset).
+
+Each label has at most caps.* values for each server (100 databases, 100 users, 100 application names): who came first
+stays, the rest is summed into (other).
 """
 
 

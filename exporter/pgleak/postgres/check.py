@@ -175,7 +175,7 @@ def _capacity(used: int, server: activity.Server) -> Finding:
 def _largest(packs: list[Packed], settings: Settings) -> Finding:
     """Say who holds most, and how many of those look leaked: the first question when it is full."""
     namer = Namer(replace(settings, group_by=("application_name",)))
-    applications = activity.summarise(packs, namer.keys(packs, 0.0), settings.thresholds)
+    applications = activity.summarise(packs, namer.places(packs, 0.0), settings.thresholds)
     largest = sorted(applications.items(), key=lambda item: -item[1].connections)[:3]
     shown = [
         f"{name} {application.connections}"

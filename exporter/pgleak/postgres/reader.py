@@ -44,9 +44,7 @@ class Reading:
     server: Server | None = None
     used: int = 0
     applications: Mapping[tuple[str, ...], Application] = field(default_factory=dict)
-    ignored: frozenset[tuple[str, ...]] = frozenset()
-    overflowed_applications: int = 0
-    overflowed_addresses: int = 0
+    overflowed: Mapping[str, int] = field(default_factory=dict)  # label -> values beyond its cap
     errors: Mapping[str, int] = field(default_factory=dict)  # failed reads by reason, since the exporter started
     last_success: float | None = None  # Unix time
     logins: Logins | None = None
@@ -146,8 +144,9 @@ class Reader:
         server = activity.server(facts)
         packs = activity.packed(rows)
         now = self._clock()
-        keys = self._namer.keys(packs, now)
-        applications = activity.summarise(packs, keys, self._settings.thresholds)
+        places = self._namer.places(packs, now)
+        server = self._namer.bounded(server, now)
+        applications = activity.summarise(packs, places, self._settings.thresholds)
         applications = self._namer.remember(applications, now)
         self._last_success = self._now()
         used = activity.used(packs)
@@ -160,9 +159,7 @@ class Reader:
             server=server,
             used=used,
             applications=applications,
-            ignored=frozenset(key for key in applications if self._namer.ignored(key)),
-            overflowed_applications=self._namer.overflowed_applications,
-            overflowed_addresses=self._namer.overflowed_addresses,
+            overflowed=self._namer.overflowed,
             errors=dict(self._errors),
             last_success=self._last_success,
             logins=self._logins(),
