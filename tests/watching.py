@@ -11,11 +11,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from pgleak.dsn import Dsn
 from pgleak.postgres.reader import Reader
 from pgleak.settings import Settings, Target
+from servers import query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prometheus_client.core import Metric
+    from psycopg2.extensions import connection
 
     from pgleak.demo.embedded import EmbeddedPostgres
     from pgleak.exporter import Exporter
@@ -40,6 +42,12 @@ def reader(server: EmbeddedPostgres, user: str = "postgres", **options: Any) -> 
 def read(reader: Reader, seconds: float = 8.0) -> Reading:
     deadline = time.monotonic() + seconds
     return reader.finish(reader.start(), deadline)
+
+
+def own_pid(session: connection) -> int:
+    """The process id of the exporter's session, as the server sees it."""
+    ((pid,),) = query(session, "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgleak'")
+    return int(pid)
 
 
 def connections(reading: Reading) -> dict[str, dict[str, int]]:
