@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pgleak.dsn import Dsn
+from pgleak.exposition import encode
 from pgleak.postgres.reader import Reader
 from pgleak.settings import Settings, Target
 from servers import query
@@ -66,11 +66,7 @@ def scrape(exporter: Exporter, seconds: float = 8.0, name: str | None = None) ->
 
 
 def samples(families: Iterable[Metric]) -> Samples:
-    class Once:
-        def collect(self) -> Iterable[Metric]:
-            return families
-
-    text = generate_latest(Once()).decode()
+    text = encode(families, openmetrics=False).decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
