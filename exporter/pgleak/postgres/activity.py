@@ -103,8 +103,9 @@ def packed(rows: Iterable[Sequence[Any]]) -> list[Packed]:
             _numbers(session_ms),
             _numbers(unused_ms),
             _numbers(transaction_ms),
+            _numbers(pids),
         )
-        for datname, usename, application_name, client_addr, state, session_ms, unused_ms, transaction_ms in rows
+        for datname, usename, application_name, client_addr, state, session_ms, unused_ms, transaction_ms, pids in rows
     ]
 
 

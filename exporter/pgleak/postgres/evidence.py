@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pgleak.settings import Thresholds
 
@@ -29,7 +29,7 @@ SIMULTANEOUS_MS = 1_000
 class Packed(NamedTuple):
     """Connections of one application, user, database, client address and state.
 
-    The three lists are aligned, one entry per connection, in milliseconds; -1 where the server does not say.
+    The lists are aligned, one entry per connection; ages in milliseconds, -1 where the server does not say.
     ``session_ms`` is the time since the connection was opened, ``unused_ms`` since its state last changed,
     ``transaction_ms`` since its transaction began. ``application_name`` is as the server has it.
     """
@@ -42,6 +42,7 @@ class Packed(NamedTuple):
     session_ms: Sequence[int]
     unused_ms: Sequence[int]
     transaction_ms: Sequence[int]
+    pids: Sequence[int] = ()
 
     @property
     def origin(self) -> tuple[str, str, str, str]:
@@ -97,3 +98,18 @@ def judge(pack: Packed, newest_ms: int, thresholds: Thresholds) -> Suspects:
         elif unused > passed_ms and unused > newest_ms:
             passed += 1
     return Suspects(stuck, never, passed)
+
+
+def kinds(pack: Packed, newest_ms: int, thresholds: Thresholds) -> list[str]:
+    """Say for each connection which evidence counts it in :func:`judge`, "" for none."""
+    if judge(pack, newest_ms, thresholds) == NO_SUSPECTS:
+        return [""] * len(pack.session_ms)
+    return [
+        next((kind for kind, found in zip(KINDS, judge(one, newest_ms, thresholds), strict=True) if found), "")
+        for one in _each(pack)
+    ]
+
+
+def _each(pack: Packed) -> Iterator[Packed]:
+    for session, unused, transaction in zip(pack.session_ms, pack.unused_ms, pack.transaction_ms, strict=True):
+        yield pack._replace(session_ms=(session,), unused_ms=(unused,), transaction_ms=(transaction,), pids=())

@@ -18,9 +18,10 @@ from pgleak.postgres.reasons import REASONS, ReadError
 from pgleak.postgres.voice import Voice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from pgleak.postgres.activity import Application, Server
+    from pgleak.postgres.evidence import Packed
     from pgleak.settings import Settings, Target
 
 _LOG = logging.getLogger("pgleak.postgres")
@@ -44,6 +45,9 @@ class Reading:
     server: Server | None = None
     used: int = 0
     applications: Mapping[tuple[str, ...], Application] = field(default_factory=dict)
+    asked: float = 0.0  # Unix time by our clock just before the server looked at itself
+    packs: Sequence[Packed] = ()
+    keys: Sequence[tuple[str, ...]] = ()  # of each pack, its application
     ignored: frozenset[tuple[str, ...]] = frozenset()
     overflowed_applications: int = 0
     overflowed_addresses: int = 0
@@ -139,6 +143,7 @@ class Reader:
             self._canary.start()
         connection = self._connection
         connection.ensure(deadline)
+        asked = self._now()
         rows = connection.run("pgleak_activity", _ACTIVITY, deadline)
         with_sessions = connection.server_version >= _HAS_SESSION_COUNTERS
         facts = connection.run("pgleak_server", _SERVER_WITH_SESSIONS if with_sessions else _SERVER, deadline)
@@ -160,6 +165,9 @@ class Reader:
             server=server,
             used=used,
             applications=applications,
+            asked=asked,
+            packs=packs,
+            keys=keys,
             ignored=frozenset(key for key in applications if self._namer.ignored(key)),
             overflowed_applications=self._namer.overflowed_applications,
             overflowed_addresses=self._namer.overflowed_addresses,
