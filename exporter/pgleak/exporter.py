@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import threading
 import time
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -10,7 +11,12 @@ from typing import TYPE_CHECKING
 from prometheus_client import ProcessCollector
 
 from pgleak import __version__, metrics
+from pgleak.holders import metrics as join_metrics
+from pgleak.holders.coverage import Coverage
+from pgleak.holders.join import Join, join
+from pgleak.pool import reading as pool_reading
 from pgleak.pool.merged import collect_folder
+from pgleak.postgres.backends import backends
 from pgleak.postgres.collector import families
 from pgleak.postgres.reader import Reader
 from pgleak.web import TargetStatus
@@ -40,6 +46,8 @@ class Exporter:
         self._clock = clock
         self._now = now
         self._readers = {target.name: Reader(target, settings, clock, now) for target in settings.targets}
+        self._coverage = Coverage(settings.reporting_applications, clock=clock)
+        self._joining = threading.Lock()
         self._process = ProcessCollector(registry=None)
         self._build_info = (__version__, platform.python_version(), _installed("SQLAlchemy"))
         self.web_config_problem: Callable[[], str] = str  # the web server's, once there is one
@@ -56,10 +64,21 @@ class Exporter:
         yield from families(readings, self._settings.group_by)
         if target is None:
             if self._settings.pool_dir:
-                yield from collect_folder(self._settings.pool_dir)
+                folder = pool_reading.read(self._settings.pool_dir)
+                yield from collect_folder(self._settings.pool_dir, folder)
+                if readings:
+                    yield from join_metrics.families(self._join(readings, folder))
             yield metrics.WEB_CONFIG_OK.family([((), float(not self.web_config_problem()))])
             yield metrics.BUILD_INFO.family([(self._build_info, 1)])
             yield from self._process.collect()
+
+    def _join(self, readings: Sequence[Reading], folder: pool_reading.Reading) -> Join:
+        """Say who holds each connection of these servers."""
+        group_by = self._settings.group_by
+        connections = [each for reading in readings for each in backends(reading, group_by)]
+        addresses = {reader.target.name: reader.target.dsn.server for reader in self._readers.values()}
+        with self._joining:
+            return self._coverage.judge(join(connections, folder.processes, addresses), folder)
 
     def targets(self) -> Sequence[str]:
         """Return the names of the targets, in the order of the settings."""
