@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgleak.metrics import AGE_BUCKETS
-from pgleak.postgres.evidence import NO_SUSPECTS, RESTING, Packed, Suspects, judge, newest_sessions
+from pgleak.postgres.evidence import NO_SUSPECTS, RESTING, Packed, Suspects, integers, judge, newest_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -111,7 +110,7 @@ def _pack(
     datname: str, usename: str, application_name: str, client_addr: str | None, state: str, *arrays: str
 ) -> Packed:
     origin = HIDDEN if state == HIDDEN else client_addr or LOCAL
-    session_ms = _numbers(arrays[0])
+    session_ms = integers(arrays[0])
     transaction_ms = arrays[2]
     none_open = transaction_ms.count("-") == len(session_ms)  # the only negative number is -1, and the rule when idle
     return Packed(
@@ -121,8 +120,9 @@ def _pack(
         origin,
         state,
         session_ms,
-        _numbers(arrays[1]),
-        [-1] * len(session_ms) if none_open else _numbers(transaction_ms),
+        integers(arrays[1]),
+        [-1] * len(session_ms) if none_open else integers(transaction_ms),
+        arrays[3],
     )
 
 
@@ -193,12 +193,6 @@ def _application(
         oldest_transaction / 1000,
         all(ignored for _, ignored in packs),
     )
-
-
-def _numbers(array: str) -> list[int]:
-    """Read a PostgreSQL array of integers; as JSON, which is the fastest reader at hand."""
-    numbers: list[int] = json.loads(f"[{array[1:-1]}]")
-    return numbers
 
 
 def _text(name: str) -> str:
