@@ -101,9 +101,9 @@ class Guard:
         report = yield
         trial = item.stash.get(_TRIAL, None)
         if trial is not None:
-            if call.when != "teardown":
-                trial.failed |= report.failed
-            elif trial.section:
+            if call.when == "call":
+                trial.failed = report.failed
+            elif call.when == "teardown" and trial.section:
                 report.sections.append((_SECTION, trial.section))
         return report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import re
 import sysconfig
 from collections import Counter
 from dataclasses import replace
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 _SHOWN = 3  # a screen has room for so many
 _WIDTH = 79
+_LINE = _WIDTH - 6  # of the code
 _PURE = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")  # in a URL that stands in the code
 
 _FIXES = {
     "connection": "close it on every path, best by a block: `with engine.connect() as connection:`.",
@@ -47,7 +51,7 @@ def describe(leftovers: Sequence[Leftover], root: Path, *, fixture: str = "") ->
         head += f" by the {fixture}, not by this test"
     elif frame is not None:  # the first line is all that the summary shows
         head += f": {_place(frame, root)}"
-    parts = [head]
+    parts = [fill(head, _WIDTH)]
     parts += [
         _one(number, each, count, root) for number, (each, count) in enumerate(list(groups.items())[:_SHOWN], start=1)
     ]
@@ -116,9 +120,9 @@ def _what(leftover: Leftover, count: int) -> str:
 
 
 def _source(frame: Frame, root: Path) -> list[str]:
-    line = linecache.getline(frame.file, frame.line).strip()
+    line = _PASSWORD.sub(r"\1***@", linecache.getline(frame.file, frame.line).strip())
     place = f"   at {_place(frame, root)} in {frame.function}"
-    return [place, f"      {shorten(line, _WIDTH - 6, placeholder=' ...')}"] if line else [place]
+    return [place, f"      {line if len(line) <= _LINE else line[: _LINE - 4] + ' ...'}"] if line else [place]
 
 
 def _place(frame: Frame, root: Path) -> str:
