@@ -14,6 +14,7 @@ import pytest
 
 import servers
 import watching
+from pgleak.postgres.activity import HIDDEN
 from pgleak.postgres.connection import wait
 from pgleak.postgres.names import STARTING, UNSET
 from pgleak.settings import Thresholds
@@ -134,6 +135,17 @@ def test_a_walsender_takes_no_ordinary_slot(new_postgres: NewPostgres, connect: 
 
     assert watching.connections(reading).keys() == {"pgleak", UNSET}
     assert reading.used == 2
+
+    # A role that may not see what kind of session it is leaves out the physical one, which has no database. The logical
+    # one has, so that it cannot be told from a client.
+    run_sql(server, "CREATE ROLE blind LOGIN")
+    wait_until(
+        lambda: query(session, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'") == [(2,)]
+    )
+    blind = watch(server, "blind")
+    assert watching.connections(blind)["logical"] == {HIDDEN: 1}
+    assert watching.connections(blind).keys() == {"pgleak", "logical", UNSET}
+    assert blind.used == 4, "two of pgleak's, the superuser's and the logical walsender"
     sender.close()
     logical.close()
 

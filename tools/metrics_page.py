@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgleak import metrics
+from pgleak.holders.metrics import JOIN
 from pgleak.pool.merged import SHARED_FOLDER
 from pgleak.pool.metrics import IN_PROCESS_HALF, OPENTELEMETRY
 from pgleak.postgres.reasons import REASONS
@@ -25,8 +26,9 @@ Written by `tools/metrics_page.py` from the catalogue `exporter/pgleak/metrics.p
 
 Ages are seconds at the moment of the scrape. `server` is the name of the target in the settings. The labels `datname`,
 `usename` and `application_name` are there by default and `client_addr` where `group_by` asks for it; `application_name`
-is `(unset)` where a client gave none, and `(other)` for what the cap folds together. All values of one server come from one
-statement, and so from one moment. An application that falls to zero is reported as 0 for one hour.
+is `(unset)` where a client gave none. Each of these labels has at most as many values as its cap allows; the rest is summed
+up under `(other)`, and under `(other ignored)` what is exempt from judgement. All values of one server come from one statement,
+and so from one moment. An application that falls to zero is reported as 0 for one hour.
 
 A gauge histogram has the series `_bucket` (cumulative, by `le`), `_gcount` and `_gsum`.
 
@@ -63,6 +65,10 @@ def page() -> str:
         "Where processes share a folder (`PGLEAK_DIR`):",
         "",
         *table(SHARED_FOLDER),
+        "",
+        "Where servers are watched beside such a folder, on `/metrics`; `pgleak who` shows each connection:",
+        "",
+        *table(JOIN),
         "",
         "In OpenTelemetry's semantic conventions the same is called:",
         "",

@@ -301,7 +301,7 @@ def _watcher() -> Shelf:
         [
             Query(f"time() - max by (server) ({select(metrics.LAST_SUCCESS)})"),
             Query(f"min by (server) ({select(metrics.STATS_VISIBLE)})"),
-            Query(f"max by (server) ({select(metrics.OVERFLOWED)})"),
+            Query(f"max by (server) ({select(metrics.OVERFLOWED['application_name'])})"),
             Query(f"max by (server) ({select(metrics.LOGIN_SUCCESS)})"),
         ],
         [

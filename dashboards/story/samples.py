@@ -77,14 +77,14 @@ def lines(begin: float = BEGIN, step: float = STEP) -> Iterator[str]:
 
 def _reading(server: str, clients: Sequence[Client], now: float, random: Random) -> Reading:
     packs = [pack for client in clients for pack in client.rows(now, random) if pack.session_ms]
-    keys = [(pack.datname, pack.usename, pack.application_name) for pack in packs]
+    places = [activity.Place((pack.datname, pack.usename, pack.application_name)) for pack in packs]
     return Reading(
         server,
         duration=random.uniform(0.009, 0.016),
         ended=now,
         server=_LIMITS[server],
         used=activity.used(packs),
-        applications=activity.summarise(packs, keys, Settings(()).thresholds),
+        applications=activity.summarise(packs, places, Settings(()).thresholds),
         errors=dict.fromkeys(REASONS, 0),
         last_success=now - 2,
         logins=Logins(success=True),

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from pgleak.postgres import activity
+from pgleak.postgres import activity, role
 from pgleak.postgres.connection import HeldConnection
 from pgleak.postgres.grants import FIRST_WITH_RESERVED, OLDEST_SUPPORTED
 from pgleak.postgres.names import Namer
@@ -122,24 +122,14 @@ def _version(number: int) -> Finding:
 
 def _role(user: str, server: activity.Server) -> Finding:
     if server.superuser:
-        return Finding(
-            "warn",
-            "role",
-            f"{user} is a superuser",
-            "more than it takes, and it uses up the slots reserved for you: `pgleak grants` prints the SQL for a role of its own",
-        )
+        return Finding("warn", "role", f"{user} is a superuser", role.SUPERUSER)
     return Finding("ok", "role", f"{user}, not a superuser")
 
 
 def _privileges(server: activity.Server) -> Finding:
     if server.stats_visible:
         return Finding("ok", "privileges", "sees the state of all sessions (pg_read_all_stats)")
-    return Finding(
-        "warn",
-        "privileges",
-        "does not see other roles' states: counts only, no ages, no suspects",
-        "GRANT pg_read_all_stats to the role; if it is a member already, it is NOINHERIT: see `pgleak grants`",
-    )
+    return Finding("warn", "privileges", role.BLIND, role.BLIND_REMEDY)
 
 
 def _reserved(server: activity.Server, version: int) -> Finding:
@@ -175,7 +165,7 @@ def _capacity(used: int, server: activity.Server) -> Finding:
 def _largest(packs: list[Packed], settings: Settings) -> Finding:
     """Say who holds most, and how many of those look leaked: the first question when it is full."""
     namer = Namer(replace(settings, group_by=("application_name",)))
-    applications = activity.summarise(packs, namer.keys(packs, 0.0), settings.thresholds)
+    applications = activity.summarise(packs, namer.places(packs, 0.0), settings.thresholds)
     largest = sorted(applications.items(), key=lambda item: -item[1].connections)[:3]
     shown = [
         f"{name} {application.connections}"
