@@ -74,7 +74,8 @@ class Family:
     reach: int
     is_scraped: bool
 
-    def series(self, applications: int) -> Iterator[str]:
+    def series(self, applications: int, target: str = "") -> Iterator[str]:
+        """The series; `target` is what a scrape adds."""
         rare = "suspected" in self.name
         step = {"application": 100 if rare else 1, "server": PER_SERVER}[self.level]
         for number in range(0, applications, step):
@@ -86,7 +87,7 @@ class Family:
             for alternative in self.labels:
                 pairs = [[f'{key}="{value}"' for value in own.get(key, values)] for key, values in alternative.items()]
                 for chosen in itertools.product(*pairs):
-                    yield f"{self.name}{{{','.join(chosen)}}}"
+                    yield f"{self.name}{{{','.join((*chosen, target) if target else chosen)}}}"
 
 
 def seconds(duration: str) -> int:
@@ -113,7 +114,7 @@ def families(groups: list[dict[str, Any]]) -> list[Family]:
     for name, rules in recorded.items():
         level = name.partition(":")[0]
         keys = ("server", "usename", "application_name") if level == "application" else ("server",)
-        own = {key: ("",) for key in keys}
+        own = dict.fromkeys(keys, ("",))
         labels = [{**own, **{key: (str(value),) for key, value in rule.get("labels", {}).items()}} for rule, _ in rules]
         step = max(step for _, step in rules)
         # What is slow enough to be kept for long is kept for all of the time.
@@ -122,7 +123,7 @@ def families(groups: list[dict[str, Any]]) -> list[Family]:
     return found
 
 
-def backfill(data: Path, everything: list[Family], applications: int, now: int) -> int:
+def backfill(data: Path, everything: list[Family], applications: int, now: int, target: str) -> int:
     """Write the history, one block after the other; return the number of samples."""
     total = 0
     for start in range((now - KEPT) // BLOCK * BLOCK, now, BLOCK):
@@ -136,7 +137,7 @@ def backfill(data: Path, everything: list[Family], applications: int, now: int) 
                 ]
                 if times:
                     output.write(f"# TYPE {family.name} unknown\n")
-                    for series in family.series(applications):
+                    for series in family.series(applications, target if family.is_scraped else ""):
                         output.write(series + series.join(times))
                         total += len(times)
             output.write("# EOF\n")
@@ -188,15 +189,15 @@ def measure(groups: list[dict[str, Any]], applications: int, folder: Path) -> di
     now = int(time.time())
     data = folder / "data"
     started = time.monotonic()
-    samples = backfill(data, everything, applications, now)
-    took = time.monotonic() - started
     endpoint = Endpoint(everything, applications)
+    address = f"{LOOPBACK}:{endpoint.server_port}"
+    samples = backfill(data, everything, applications, now, f'job="all",instance="{address}"')
+    took = time.monotonic() - started
     (folder / "rules.yml").write_text(json.dumps({"groups": [{**group, "interval": "1m"} for group in groups]}))
-    target = {"targets": [f"{LOOPBACK}:{endpoint.server_port}"]}
     config = {
         "global": {"scrape_interval": "1m", "scrape_timeout": "30s"},
         "rule_files": [str(folder / "rules.yml")],
-        "scrape_configs": [{"job_name": "all", "static_configs": [target]}],
+        "scrape_configs": [{"job_name": "all", "static_configs": [{"targets": [address]}]}],
     }
     (folder / "prometheus.yml").write_text(json.dumps(config))
     port = free_port()
