@@ -193,6 +193,14 @@ def test_queries_name_series_of_the_catalogue_only(panel: dict[str, Any]) -> Non
         assert not RULES.search(target["expr"]) or (named and " or " in target["expr"])
 
 
+def test_what_is_asked_of_the_rules_is_recorded_by_them() -> None:
+    groups = yaml.safe_load((build.FOLDER / "rules.yml").read_text())["groups"]
+    recorded = {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
+    asked = set(RULES.findall(json.dumps(list(BOARDS.values()))))
+    assert asked
+    assert asked <= recorded
+
+
 @each_panel
 def test_queries_follow_the_rules_of_grafanas_linter(panel: dict[str, Any]) -> None:
     """Each scraped series is of the chosen jobs, and a rate is over an interval that always holds enough samples."""
