@@ -94,7 +94,7 @@ def test_variables_are_used_and_carried_along(board: dict[str, Any]) -> None:
     for name in names:
         assert re.search(rf"\$\{{?{name}\b", text), f"${name} is not used"
     asked = set(re.findall(r"\$\{?(\w+)", " ".join(str(expr) for expr in _values(board["panels"], "expr"))))
-    assert asked <= {*names, "__range", "__rate_interval"}
+    assert asked <= {*names, "__range", "__interval", "__rate_interval"}
     (siblings,) = board["links"]
     assert siblings["includeVars"]
     assert siblings["keepTime"]
