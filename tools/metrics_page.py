@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import ProcessCollector
 
 from pgleak import metrics
+from pgleak.holders.metrics import JOIN
 from pgleak.pool.merged import SHARED_FOLDER
 from pgleak.pool.metrics import IN_PROCESS_HALF, OPENTELEMETRY
 from pgleak.postgres.activity import STATES
@@ -67,6 +68,10 @@ def page() -> str:
         "Where processes share a folder (`PGLEAK_DIR`):",
         "",
         *table(SHARED_FOLDER),
+        "",
+        "Where servers are watched beside such a folder, on `/metrics`; `pgleak who` shows each connection:",
+        "",
+        *table(JOIN),
         "",
         "In OpenTelemetry's semantic conventions the same is called:",
         "",

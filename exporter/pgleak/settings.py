@@ -39,7 +39,7 @@ __all__ = [
 
 TOP_KEYS = (
     *("targets", "listen", "web_config_file", "pool_dir", "group_by"),
-    *("rewrite_application_names", "ignored_applications", "ignored_users"),
+    *("rewrite_application_names", "ignored_applications", "ignored_users", "reporting_applications"),
     *("caps", "timeouts", "thresholds"),
 )
 TARGET_KEYS = ("name", "dsn", "service", "password_file", "canary")
@@ -111,6 +111,7 @@ def _read(data: object, base: Path, source: str, environ: Mapping[str, str], pro
         application_names=_rewrites(top, problems),
         ignored_applications=_patterns(top, "ignored_applications", DEFAULT_IGNORED),
         ignored_users=_patterns(top, "ignored_users", None),
+        reporting_applications=_patterns(top, "reporting_applications", None),
         caps=top.numbers("caps", Caps),
         timeouts=top.numbers("timeouts", Timeouts),
         thresholds=top.numbers("thresholds", Thresholds),

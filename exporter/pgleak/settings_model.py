@@ -98,6 +98,7 @@ class Settings:
     application_names: tuple[Rewrite, ...] = DEFAULT_REWRITES
     ignored_applications: tuple[re.Pattern[str], ...] = DEFAULT_IGNORED  # full match; counted, never judged
     ignored_users: tuple[re.Pattern[str], ...] = ()  # likewise
+    reporting_applications: tuple[re.Pattern[str], ...] = ()  # all of their processes report to pool_dir
     caps: Caps = Caps()
     timeouts: Timeouts = Timeouts()
     thresholds: Thresholds = Thresholds()

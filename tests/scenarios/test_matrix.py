@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 PATIENCE = 40.0  # seconds for a program to show what it has to show, imports on a busy machine included
 LOAD = 60  # checkouts under which a healthy program must stay silent
-QUIET = 3.0  # seconds of watching it: twice the longest limit of launch.py
+SETTLED = 5.0  # seconds for server and reports to agree
+QUIET = 7.0  # seconds of watching it: more than the longest limit of launch.py
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class Run:
     @property
     def pools(self) -> list[PoolSnapshot]:
         return [pool for reported in self.found.processes for pool in reported.snapshot.pools]
+
+    @property
+    def reported(self) -> set[int]:
+        """The backends that the processes know of."""
+        return {b.pid or 0 for pool in self.pools for b in (*pool.idle, *(c.backend for c in pool.checkouts))}
 
     @property
     def checkouts(self) -> int:
@@ -144,6 +150,19 @@ class Stage:
         return run
 
     def _ask_the_server(self, run: Run, name: str) -> None:
+        """Ask at a moment around which the processes' own reports do not change, if there is one: they come later."""
+        deadline = time.monotonic() + SETTLED
+        while True:
+            before = run.reported
+            self._ask(run, name)
+            asked = time.time()
+            while time.monotonic() < deadline and any(r.snapshot.taken < asked for r in run.found.processes):
+                time.sleep(0.05)
+                run.look()
+            if run.reported == before or time.monotonic() > deadline:
+                return
+
+    def _ask(self, run: Run, name: str) -> None:
         session = servers.open_connection(self._server)
         try:
             rows = servers.query(
@@ -298,4 +317,4 @@ def test_workers_fill_their_pools_and_the_sum_is_told(runs: Callable[[str, str],
     run = runs("pools_fill_slowly", "healthy")
     assert len(run.found.processes) == 3
     assert sum(pool.connections_max for pool in run.pools) == 15
-    assert {b.pid for pool in run.pools for b in (*pool.idle, *(c.backend for c in pool.checkouts))} == run.backends
+    assert run.reported == run.backends
