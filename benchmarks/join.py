@@ -45,7 +45,19 @@ def reading(pids: range) -> Reading:
     for host in range(8):
         mine = pids[host::8]
         ages = [(pids.stop - pid) * 1000 for pid in mine]
-        packs.append(Packed("shop", "shop", "shop", f"10.0.0.{host}", "idle", ages, ages, [-1] * len(ages), list(mine)))
+        packs.append(
+            Packed(
+                "shop",
+                "shop",
+                "shop",
+                f"10.0.0.{host}",
+                "idle",
+                ages,
+                ages,
+                [-1] * len(ages),
+                f"{{{','.join(map(str, mine))}}}",
+            )
+        )
     return Reading("db", asked=NOW, packs=packs, keys=[("shop", "shop", "shop")] * len(packs))
 
 

@@ -94,19 +94,29 @@ def used(packs: Iterable[Packed]) -> int:
 def packed(rows: Iterable[Sequence[Any]]) -> list[Packed]:
     """Turn the rows of ``activity.sql`` into data."""
     return [
-        Packed(
-            _text(datname),
-            _text(usename),
-            _text(application_name),
-            HIDDEN if state == HIDDEN else client_addr or LOCAL,
-            state,
-            _numbers(session_ms),
-            _numbers(unused_ms),
-            _numbers(transaction_ms),
-            _numbers(pids),
-        )
-        for datname, usename, application_name, client_addr, state, session_ms, unused_ms, transaction_ms, pids in rows
+        _pack(_text(datname), _text(usename), _text(application_name), client_addr, state, *arrays)
+        for datname, usename, application_name, client_addr, state, *arrays in rows
     ]
+
+
+def _pack(
+    datname: str, usename: str, application_name: str, client_addr: str | None, state: str, *arrays: str
+) -> Packed:
+    origin = HIDDEN if state == HIDDEN else client_addr or LOCAL
+    session_ms = numbers(arrays[0])
+    transaction_ms = arrays[2]
+    none_open = transaction_ms.count("-") == len(session_ms)  # the only negative number is -1, and the rule when idle
+    return Packed(
+        datname,
+        usename,
+        application_name,
+        origin,
+        state,
+        session_ms,
+        numbers(arrays[1]),
+        [-1] * len(session_ms) if none_open else numbers(transaction_ms),
+        arrays[3],
+    )
 
 
 def server(rows: Iterable[tuple[str, str, float | None]]) -> Server:
@@ -168,10 +178,10 @@ def _application(
     return Application(states, Ages.of(idle), Ages.of(session), Suspects(*suspects), oldest_transaction / 1000)
 
 
-def _numbers(array: str) -> list[int]:
+def numbers(array: str) -> list[int]:
     """Read a PostgreSQL array of integers; as JSON, which is the fastest reader at hand."""
-    numbers: list[int] = json.loads(f"[{array[1:-1]}]")
-    return numbers
+    found: list[int] = json.loads(f"[{array[1:-1]}]")
+    return found
 
 
 def _text(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from pgleak.postgres.activity import numbers
 from pgleak.postgres.evidence import kinds, newest_sessions
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def backends(
     column = list(group_by).index("application_name") if "application_name" in group_by else None
     found = []
     for pack, key in zip(reading.packs, reading.keys, strict=True):
-        datname, usename, name, address, state, sessions, unused, transactions, pids = pack
+        datname, usename, name, address, state, sessions, unused, transactions, array = pack
+        pids = numbers(array)
         label = name if column is None else key[column]
         judged = thresholds is not None and key not in reading.ignored
         evidence = kinds(pack, newest.get(pack.origin, 0), thresholds) if judged and thresholds else [""] * len(pids)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from prometheus_client.utils import floatToGoString
 
 from pgleak import metrics
-from pgleak.exposition import Labels
+from pgleak.exposition import Column, Grid, Labels, Row
 from pgleak.postgres.evidence import KINDS
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _USUAL_STATES = ("active", "idle", "idle in transaction")
 _BOUNDS = tuple(floatToGoString(bound) for bound in (*metrics.AGE_BUCKETS, float("inf")))
+_EVIDENCE = tuple(Column.of(metrics.SUSPECTS.name, "evidence", kind) for kind in KINDS)
 
 _SESSION_COUNTERS = {
     "sessions": metrics.SESSIONS,
@@ -36,7 +38,7 @@ def families(readings: Sequence[Reading], group_by: Sequence[str]) -> Iterator[M
     ``group_by`` names the label of each part of an application's key. A family without samples is left out.
     """
     for family in (*_of_servers(readings), *_of_applications(readings, group_by)):
-        if family.samples:
+        if family.rows if isinstance(family, Grid) else family.samples:
             yield family
 
 
@@ -81,19 +83,8 @@ def _of_applications(readings: Sequence[Reading], group_by: Sequence[str]) -> It
     # What fell to zero is shown as numbers of 0; twenty more series of ages that nobody has would say nothing.
     here = [(labels, application) for labels, application, _ in seen if application.connections]
 
-    connections = metrics.CONNECTIONS.empty()
-    for labels, application, _ in entries:
-        for state, number in _states(application).items():
-            connections.add_sample(metrics.CONNECTIONS.name, labels.plus("state", state), number)
-    yield connections
-
-    suspects = metrics.SUSPECTS.empty()
-    for labels, application, ignored in seen:
-        if not ignored:
-            for kind, number in zip(KINDS, application.suspects, strict=True):
-                suspects.add_sample(metrics.SUSPECTS.name, labels.plus("evidence", kind), number)
-    yield suspects
-
+    yield _grid(metrics.CONNECTIONS, [_states(labels, application) for labels, application, _ in entries])
+    yield _grid(metrics.SUSPECTS, [Row(labels, _EVIDENCE, a.suspects) for labels, a, ignored in seen if not ignored])
     yield _histogram(metrics.IDLE_SECONDS, [(labels, application.idle) for labels, application in here])
     yield _histogram(metrics.SESSION_SECONDS, [(labels, application.session) for labels, application in here])
     yield _gauge(metrics.OLDEST_IDLE, [(labels, a.idle.oldest) for labels, a in here])
@@ -103,24 +94,28 @@ def _of_applications(readings: Sequence[Reading], group_by: Sequence[str]) -> It
         yield metrics.ADDRESSES_OVERFLOWED.family(((r.name,), r.overflowed_addresses) for r in readings if r.server)
 
 
-def _states(application: Application) -> dict[str, int]:
+def _states(labels: Labels, application: Application) -> Row:
     """Return the numbers per state; the usual states also when 0, because they come and go between two scrapes."""
     usual = dict.fromkeys(_USUAL_STATES, 0) if application.visible else {}
-    return {**usual, **application.states}
+    states = {**usual, **application.states}
+    return Row(labels, [_state(state) for state in states], list(states.values()))
+
+
+@cache
+def _state(state: str) -> Column:
+    return Column.of(metrics.CONNECTIONS.name, "state", state)
 
 
 def _gauge(spec: Spec, samples: list[tuple[Labels, float]]) -> Metric:
-    family = spec.empty()
-    for labels, value in samples:
-        family.add_sample(spec.name, labels, value)
-    return family
+    columns = (Column.of(spec.name),)
+    return _grid(spec, [Row(labels, columns, (value,)) for labels, value in samples])
 
 
 def _histogram(spec: Spec, samples: list[tuple[Labels, Ages]]) -> Metric:
-    family = spec.empty()
-    for labels, ages in samples:
-        for bound, count in zip(_BOUNDS, ages.counts, strict=True):
-            family.add_sample(f"{spec.name}_bucket", labels.plus("le", bound), count)
-        family.add_sample(f"{spec.name}_gcount", labels, ages.counts[-1])
-        family.add_sample(f"{spec.name}_gsum", labels, ages.total)
-    return family
+    buckets = tuple(Column.of(f"{spec.name}_bucket", "le", bound) for bound in _BOUNDS)
+    columns = (*buckets, Column.of(f"{spec.name}_gcount"), Column.of(f"{spec.name}_gsum"))
+    return _grid(spec, [Row(labels, columns, (*ages.counts, ages.counts[-1], ages.total)) for labels, ages in samples])
+
+
+def _grid(spec: Spec, rows: list[Row]) -> Grid:
+    return Grid(spec.name, spec.help, spec.kind, rows)

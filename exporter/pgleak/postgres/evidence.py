@@ -42,7 +42,7 @@ class Packed(NamedTuple):
     session_ms: Sequence[int]
     unused_ms: Sequence[int]
     transaction_ms: Sequence[int]
-    pids: Sequence[int] = ()
+    pids: str = ""  # PostgreSQL's array of process ids: most readings are not asked for single connections
 
     @property
     def origin(self) -> tuple[str, str, str, str]:
@@ -112,4 +112,4 @@ def kinds(pack: Packed, newest_ms: int, thresholds: Thresholds) -> list[str]:
 
 def _each(pack: Packed) -> Iterator[Packed]:
     for session, unused, transaction in zip(pack.session_ms, pack.unused_ms, pack.transaction_ms, strict=True):
-        yield pack._replace(session_ms=(session,), unused_ms=(unused,), transaction_ms=(transaction,), pids=())
+        yield pack._replace(session_ms=(session,), unused_ms=(unused,), transaction_ms=(transaction,))
