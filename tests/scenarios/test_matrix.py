@@ -162,13 +162,21 @@ class Stage:
         """What `pgleak who --diagnose` says of this program; other programs at work on the server are left out."""
         settings = watching.settings(watching.target(self._server), pool_dir=run.folder)
         exporter = Exporter(settings)
+        deadline = time.monotonic() + SETTLED
+        before = None
         try:
-            report = exporter.report(time.monotonic() + 8)
+            while True:  # until the program stands still: one that is about to block may be at work at the first look
+                report = exporter.report(time.monotonic() + 8)
+                mine = tuple(each for each in report.applications if each.name == name)
+                run.told = diagnose(replace(report, applications=mine))
+                run.words = "\n".join(tell(replace(report, applications=mine), run.told))
+                seen = [(each.cause.key, each.connections) for each in run.told.diagnoses]
+                if seen == before or time.monotonic() > deadline:
+                    return
+                before = seen
+                time.sleep(0.5)
         finally:
             exporter.close()
-        report = replace(report, applications=tuple(each for each in report.applications if each.name == name))
-        run.told = diagnose(report)
-        run.words = "\n".join(tell(report, run.told))
 
     def _ask_the_server(self, run: Run, name: str) -> None:
         """Ask at a moment around which the processes' own reports do not change, if there is one: they come later."""
