@@ -6,7 +6,7 @@ The families named in ``HELD_OUT`` were not looked at while the rules were made,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ class _Scene:
     services: list[Service]
     leaks: list[Leaking]
     end: int
+    growing: list[Service] = field(default_factory=list)
 
     @property
     def random(self) -> Random:
@@ -239,7 +240,8 @@ def keepalive_slow(scene: _Scene) -> None:
 
 def office_hours(scene: _Scene) -> None:
     """Leaks while people work."""
-    scene.leak(per_hour=_fill(scene, scene.random.uniform(15, 30)), office=True, loose=scene.random.random() < 0.5)
+    scene.leak(per_hour=_fill(scene, scene.random.uniform(15, 30)), office=True, loose=scene.random.random() < 0.5,
+               in_transaction=True)  # fmt: skip
 
 
 def two_at_once(scene: _Scene) -> None:
@@ -402,6 +404,7 @@ def tenants(scene: _Scene) -> None:
 
     def add(_: World) -> None:
         service.start(1)
+        scene.growing[:] = [service]
         service.traffic.mean *= 1 + 1 / len(service.processes)
 
     scene.at(*((at, add) for at in list(times)[: max(scene.free // 3, 1)]))
@@ -466,5 +469,6 @@ def simulate(family: str, seed: int) -> Trace:
         ),
         exhausted_at=world.exhausted_at,
         down=frozenset(world.down),
+        growing=frozenset((s.identity.usename, s.identity.application_name) for s in scene.growing),
     )
     return Trace(truth, lambda: iter(changes))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from pgleak.postgres.activity import Server, summarise
 from pgleak.postgres.collector import families
@@ -25,9 +26,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TextIO
 
+    from pgleak.postgres.activity import Application
+
     from benchmarks.detection.trace import Trace
 
-_PREFIXES = (
+_Series = tuple[Any, ...]
+"""The name of a metric, then its labels as pairs."""
+
+_NAMES = (
     "pgleak_connections",
     "pgleak_suspect_connections",
     "pgleak_application_ignored",
@@ -143,39 +149,48 @@ def _server(truth: Truth) -> Server:
 
 def write(trace: Trace, path: Path) -> None:
     """Write the samples of a trace to a file, whole or not at all."""
-    group_by = Settings(targets=()).group_by
     part = path.with_suffix(".part")
     with gzip.open(part, "wt", compresslevel=1) as file:
         sink = _Sink(file)
         for t, reading in readings(trace):
-            sink.scrape(
-                t,
-                {
-                    (sample.name, *sample.labels.items()): float(sample.value)
-                    for family in families([reading], group_by)
-                    if family.name in _PREFIXES
-                    for sample in family.samples
-                },
-            )
+            sink.scrape(t, reading)
     part.rename(path)
 
 
 class _Sink:
+    """Turns readings into samples; an application that looks as it did a minute ago is not turned again."""
+
     def __init__(self, file: TextIO) -> None:
         self._file = file
-        self._ids: dict[tuple[object, ...], int] = {}
-        self._last: dict[tuple[object, ...], float] = {}
+        self._group_by = Settings(targets=()).group_by
+        self._ids: dict[_Series, int] = {}
+        self._keys: dict[_Series, tuple[str, ...]] = {}  # to which application a series belongs
+        self._values: dict[_Series, float] = {}
+        self._applications: dict[tuple[str, ...], Application] = {}
 
-    def scrape(self, t: int, samples: dict[tuple[object, ...], float]) -> None:
+    def scrape(self, t: int, reading: Reading) -> None:
+        before, self._applications = self._applications, dict(reading.applications)
+        same = {key for key, application in before.items() if _alike(application, self._applications.get(key))}
+        news = replace(reading, applications={k: a for k, a in self._applications.items() if k not in same})
+        values = {series: value for series, value in self._values.items() if self._keys[series] in same}
+        for family in families([news], self._group_by):
+            if family.name in _NAMES:
+                for sample in family.samples:
+                    values[sample.name, *sample.labels.items()] = float(sample.value)
         lines = [f"T {t}"]
-        lines += [f"X {self._ids[key]}" for key in self._last.keys() - samples.keys()]
-        for key, value in samples.items():
-            if key not in self._ids:
-                self._ids[key] = len(self._ids)
-                name, *pairs = key
-                labels = dict(pairs)  # type: ignore[arg-type]
-                lines.append(f"S {self._ids[key]} {json.dumps({'__name__': name, **labels})}")
-            if self._last.get(key) != value:
-                lines.append(f"{self._ids[key]} {value:g}")
-        self._last = samples
+        lines += [f"X {self._ids[series]}" for series in self._values.keys() - values.keys()]
+        for series, value in values.items():
+            if series not in self._ids:
+                self._ids[series] = len(self._ids)
+                labels = {"__name__": series[0], **dict(series[1:])}
+                self._keys[series] = tuple(labels.get(name, "") for name in self._group_by)
+                lines.append(f"S {self._ids[series]} {json.dumps(labels)}")
+            if self._values.get(series) != value:
+                lines.append(f"{self._ids[series]} {value:g}")
+        self._values = values
         self._file.write("\n".join(lines) + "\n")
+
+
+def _alike(one: Application, other: Application | None) -> bool:
+    """Whether two looks at an application give the same samples of what is written here; ages are not."""
+    return other is not None and one.states == other.states and one.suspects == other.suspects

@@ -84,6 +84,7 @@ class Truth:
     leaks: tuple[Leak, ...]
     exhausted_at: int | None
     down: frozenset[int] = frozenset()  # minutes without a server
+    growing: frozenset[tuple[str, str]] = frozenset()  # applications that grow without end and do not leak
 
     @property
     def name(self) -> str:
@@ -171,6 +172,7 @@ def _truth(labels: dict[str, Any]) -> Truth:
         ),
         exhausted_at=labels["exhausted_at"],
         down=frozenset(_minutes(labels.get("down_at") or ())),
+        growing=frozenset((app["usename"], app["application_name"]) for app in labels["apps"] if app.get("grows")),
     )
 
 
@@ -193,7 +195,10 @@ def _labels(truth: Truth) -> dict[str, Any]:
             "max_connections": truth.max_connections,
             "superuser_reserved_connections": truth.superuser_reserved,
         },
-        "apps": [{"usename": usename, "application_name": name} for usename, name in truth.applications],
+        "apps": [
+            {"usename": usename, "application_name": name, "grows": (usename, name) in truth.growing}
+            for usename, name in truth.applications
+        ],
         "leaks": [
             {
                 "usename": leak.usename,

@@ -1,8 +1,8 @@
 // Engine evaluates Prometheus rules over recorded scrapes in simulated time, and says when alerts start and end.
 //
-//	engine -rules rules.yml [-rules more.yml] [-lost 0.05] [-every 5] FILE...
+//	engine -rules rules.yml [-rules more.yml] [-groups PREFIX] [-lost 0.05] [-every 5] FILE...
 //
-// Storage, PromQL and rule groups are Prometheus' own. Each file is one server of one Prometheus; all start at the same
+// PromQL and rule groups are Prometheus' own. Each file is one server of one Prometheus; all start at the same
 // simulated moment. What is written: one JSON object per line for each alert that begins or ends to fire, with the
 // seconds since the file's first scrape.
 package main
@@ -29,29 +29,24 @@ func main() {
 	flag.Var(&rules, "rules", "a file of rules; may be repeated")
 	lost := flag.Float64("lost", 0, "share of scrapes that fail")
 	every := flag.Int("every", 1, "minutes between scrapes")
+	groups := flag.String("groups", "", "evaluate only groups whose names begin so")
 	seed := flag.Int64("seed", 1, "which scrapes fail")
 	flag.Parse()
-	if err := run(rules, flag.Args(), *lost, *every, *seed); err != nil {
+	if err := run(rules, *groups, flag.Args(), *lost, *every, *seed); err != nil {
 		fmt.Fprintln(os.Stderr, "engine:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ruleFiles, files []string, lost float64, every int, seed int64) error {
+func run(ruleFiles []string, groups string, files []string, lost float64, every int, seed int64) error {
 	if len(ruleFiles) == 0 || len(files) == 0 || every < 1 {
 		return errors.New("needs -rules, files of scrapes, and -every of at least 1")
 	}
-	folder, err := os.MkdirTemp("", "detection-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(folder)
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	server, err := open(folder, ruleFiles, logger)
+	server, err := open(ruleFiles, groups, logger)
 	if err != nil {
 		return err
 	}
-	defer server.close()
 
 	var targets []*target
 	for i, file := range files {

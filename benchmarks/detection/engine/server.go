@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -12,7 +13,6 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/rules"
 	"github.com/prometheus/prometheus/storage"
-	"github.com/prometheus/prometheus/tsdb"
 )
 
 // Everything starts here: a Monday, and a whole number of every interval that a group may have.
@@ -30,23 +30,13 @@ type event struct {
 }
 
 type server struct {
-	db     *tsdb.DB
+	db     *memory
 	groups []*rules.Group
 	firing map[*rules.AlertingRule]map[uint64]*rules.Alert
 }
 
-func open(folder string, files []string, logger *slog.Logger) (*server, error) {
-	opts := tsdb.DefaultOptions()
-	opts.WALSegmentSize = -1 // no write-ahead log: nothing here is to survive
-	opts.MinBlockDuration = (90 * 24 * time.Hour).Milliseconds()
-	opts.MaxBlockDuration = opts.MinBlockDuration
-	opts.RetentionDuration = 2 * opts.MinBlockDuration
-	opts.IsolationDisabled = true
-	db, err := tsdb.Open(folder, logger, nil, opts, nil)
-	if err != nil {
-		return nil, err
-	}
-	db.DisableCompactions()
+func open(files []string, prefix string, logger *slog.Logger) (*server, error) {
+	db := newMemory()
 	engine := promql.NewEngine(promql.EngineOpts{
 		Logger:               logger,
 		MaxSamples:           50_000_000, // Prometheus' default, as is the look-back
@@ -78,6 +68,9 @@ func open(folder string, files []string, logger *slog.Logger) (*server, error) {
 			return nil, err
 		}
 		for _, name := range order {
+			if !strings.HasPrefix(name, prefix) {
+				continue
+			}
 			s.groups = append(s.groups, found[rules.GroupKey(file, name)])
 		}
 	}
@@ -91,8 +84,6 @@ func open(folder string, files []string, logger *slog.Logger) (*server, error) {
 	}
 	return s, nil
 }
-
-func (s *server) close() { s.db.Close() }
 
 func (s *server) appender() storage.Appender { return s.db.Appender(context.Background()) }
 
