@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MODIFIED = (
     (Pool, "connect"),
+    (Pool, "_return_conn"),
     (SingletonThreadPool, "connect"),
     (Engine, "__init__"),
     (Session, "__init__"),
@@ -110,7 +111,7 @@ def test_instrumenting_again_changes_nothing(postgres16: EmbeddedPostgres) -> No
     with engine.connect():
         assert counts(name) == Counts(used=1)
         assert pool_of(name).counters.checkouts == 1
-    assert len(list(engine.pool.dispatch.checkin)) == 1
+    assert len(list(engine.pool.dispatch.close)) == 1
     engine.dispose()
 
 

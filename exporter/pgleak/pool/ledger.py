@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from itertools import count
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
@@ -96,6 +97,22 @@ class Connection:
             return False
         self.shared = (*(each for each in self.shared if each[6]() is not None), holding)
         return True
+
+    def returned(self) -> None:
+        """Back in its pool; by the collector where the proxy that was handed out is gone."""
+        holding = self.out
+        if holding is None:
+            return
+        self.out = None
+        if self.shared:
+            self.shared += (holding,)
+        used = monotonic() - holding[1]
+        if holding[6]() is None:
+            self.engine.ledger.lost(holding, used, collected=True)
+        else:
+            site = holding[5]
+            site.counts[bisect_left(SITE_BOUNDS, used)] += 1
+            site.seconds += used
 
 
 class WatchedEngine:

@@ -163,9 +163,10 @@ class Monitor:
             if self._thread is None:
                 self._stop = threading.Event()
                 thread = threading.Thread(target=self._run, args=(self._stop,), name="pgleak-monitor", daemon=True)
-                thread.start()
                 self._thread = thread
+                thread.start()
         except Exception:  # noqa: BLE001 - RuntimeError: can't start new thread; at interpreter shutdown, for example
+            self._thread = None
             self._ledger.errors += 1
         finally:
             self._starting.release()
