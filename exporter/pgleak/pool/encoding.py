@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 #: Raised by one whenever a field is added, removed or moved, or a bucket changes: readers skip files of another version.
-VERSION = 1
+VERSION = 2
 
 _LARGEST = 2**63 - 1  # beyond it no counter of ours comes, and far beyond it no float
 
@@ -140,6 +140,7 @@ class _Writer:
         self._integers(_OWNER_KINDS.index(each.owner.kind) for each in checkouts)
         self._texts(each.owner.name for each in checkouts)
         self._integers(_OWNER_STATES.index(each.owner.state) for each in checkouts)
+        self._numbers(each.owner.dead_for for each in checkouts)
         self._integers(self._stacks[each.standing] for each in checkouts)
         self._texts(each.context for each in checkouts)
         expected = [(index, each.expected) for index, each in enumerate(checkouts) if each.expected is not None]
@@ -236,7 +237,8 @@ class _Reader:
         checked_out_at, ages = next(self._numbers), next(self._numbers)
         kinds, places = self._words(_HOLDERS), self._words(_PLACES)
         sites, frames = self._texts(), list(map(stack, next(self._integers)))
-        owners = list(map(_owner, *_equally_long(self._words(_OWNER_KINDS), self._texts(), self._words(_OWNER_STATES))))
+        owner = self._words(_OWNER_KINDS), self._texts(), self._words(_OWNER_STATES), next(self._numbers)
+        owners = list(map(_owner, *_equally_long(*owner)))
         standing, contexts = list(map(stack, next(self._integers))), self._texts()
         expected: list[Expected | None] = [None] * len(numbers)
         for index, name, max_seconds in zip(next(self._integers), self._texts(), next(self._numbers), strict=True):

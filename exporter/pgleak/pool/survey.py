@@ -132,7 +132,7 @@ def _checkout(holding: Holding, backend: Backend, place: Place, wall: float, now
     number, started, owner, stack, session, site, _, marks = holding
     age = max(now - started, 0.0)
     frames = resolve(stack)
-    description, standing = owner.describe()
+    description, standing = owner.describe(now)
     return Checkout(
         number=number,
         backend=backend,
