@@ -207,6 +207,20 @@ def test_a_nameless_asyncpg_connection_gets_the_name_of_its_pool(postgres16: Emb
     assert own == {"server_settings": {"application_name": "mine", "jit": "off"}}
 
 
+def test_a_nameless_connection_of_psycopg_in_asyncio_gets_the_name_of_its_pool(postgres16: EmbeddedPostgres) -> None:
+    async def story(**options: Any) -> str:
+        engine = create_async_engine(url(postgres16, "psycopg"), **options)
+        api.instrument(engine, name="orders")
+        async with engine.connect() as connection:
+            name = (await connection.execute(text("show application_name"))).scalar()
+        assert pool_of("orders").application_name == name
+        await engine.dispose()
+        return str(name)
+
+    assert asyncio.run(story()) == "orders"
+    assert asyncio.run(story(connect_args={"application_name": "mine"})) == "mine"
+
+
 @pytest.mark.parametrize("driver", SYNC_DRIVERS)
 def test_the_users_own_name_stands(postgres16: EmbeddedPostgres, driver: str) -> None:
     engine = create_engine(url(postgres16, driver), connect_args={"application_name": "mine"})

@@ -99,6 +99,7 @@ class _Writer:
         held = [checkout for pool in snapshot.pools for checkout in pool.checkouts]
         stacks = dict.fromkeys(stack for checkout in held for stack in (checkout.frames, checkout.standing))
         stacks |= dict.fromkeys(made.frames for pool in snapshot.pools for made in pool.made)
+        stacks |= dict.fromkeys(frames for pool in snapshot.pools for frames in pool.orphaned_at)
         frames = dict.fromkeys(frame for stack in stacks for frame in stack)
         self._texts(frame.module for frame in frames)
         self._texts(frame.function for frame in frames)
@@ -122,6 +123,7 @@ class _Writer:
         self._integers(self._stacks[made.frames] for made in pool.made)
         self._integers(made.engines for made in pool.made)
         self._integers(made.unused for made in pool.made)
+        self._integers(self._stacks[frames] for frames in pool.orphaned_at)
 
     def _backends(self, backends: Sequence[Backend]) -> None:
         self._integers(each.pid or 0 for each in backends)
@@ -220,6 +222,7 @@ class _Reader:
             sites=self._sites(),
             counters=self._counters(),
             made=tuple(self._made()),
+            orphaned_at=tuple([self._stacks[index] for index in next(self._integers)]),
         )
 
     def _made(self) -> Iterable[EngineSite]:

@@ -69,8 +69,8 @@ class Connection:
     """One connection to the server, from connect to close, whatever pool record it is in."""
 
     __slots__ = (
-        "__weakref__", "detached", "driver", "engine", "inherited", "key", "opened", "out", "pid", "pool", "reason", "server",
-        "shared", "uses",
+        "__weakref__", "detached", "driver", "engine", "inherited", "key", "last", "opened", "out", "pid", "pool", "reason",
+        "server", "shared", "uses",
     )  # fmt: skip
 
     def __init__(self, key: int, engine: WatchedEngine, opened: float) -> None:
@@ -83,6 +83,7 @@ class Connection:
         self.server = ""
         self.out: Holding | None = None
         self.shared: tuple[Holding, ...] = ()  # a StaticPool hands the same connection out many times
+        self.last: Stack = ()  # of the checkout that was returned last
         self.detached = False
         self.inherited = False  # opened by the parent process
         self.reason = ""
@@ -104,6 +105,7 @@ class Connection:
         if holding is None:
             return
         self.out = None
+        self.last = holding[3]
         if self.shared:
             self.shared += (holding,)
         used = monotonic() - holding[1]

@@ -197,6 +197,7 @@ class PoolSnapshot:
     sites: Mapping[str, SiteStatistics]
     counters: PoolCounters
     made: tuple[EngineSite, ...] = ()  # engines that were watched from the moment they were made
+    orphaned_at: tuple[tuple[Frame, ...], ...] = ()  # for each orphan, the frames of the checkout that returned it last
 
 
 @dataclass(frozen=True, slots=True)
