@@ -194,6 +194,40 @@ def test_queries_name_series_of_the_catalogue_only(panel: dict[str, Any]) -> Non
 
 
 @each_panel
+def test_queries_follow_the_rules_of_grafanas_linter(panel: dict[str, Any]) -> None:
+    """Each scraped series is of the chosen jobs, and a rate is over an interval that always holds enough samples."""
+    for target in panel["targets"]:
+        for selector in re.findall(r"\b(?:pgleak|sqlalchemy)_\w+({[^}]*})?", RULES.sub("", target["expr"])):
+            assert 'job=~"$job"' in selector
+        assert set(re.findall(r"\brate\([^\[]*\[([^\]]*)\]", target["expr"])) <= {"$__rate_interval"}
+
+
+@each_board
+def test_the_board_follows_the_rules_of_grafanas_linter(board: dict[str, Any]) -> None:
+    assert board["editable"] is False
+    source, job, *_ = board["templating"]["list"]
+    assert (source["label"], job["label"]) == ("Data source", "Job")
+    for one in board["templating"]["list"][1:]:
+        assert one["refresh"] == 2, "what was there in the time that is shown"
+        assert one.get("allValue", ".+") == ".+"
+        assert one["multi"] == one["includeAll"]
+
+
+def test_each_exception_from_the_linter_is_needed_and_has_a_reason() -> None:
+    excluded = yaml.safe_load((build.FOLDER / ".lint").read_text())["exclusions"]
+    assert all(rule["reason"] for rule in excluded.values())
+    panels = [panel for param in PANELS for panel in param.values if isinstance(panel, dict)]
+
+    def listed(rule: str) -> set[str]:
+        return {entry["panel"] for entry in excluded[rule]["entries"]}
+
+    by_rules = {one["title"] for one in panels if any(RULES.search(target["expr"]) for target in one["targets"])}
+    assert listed("target-job-rule") == by_rules
+    odd = {one["title"] for one in panels if one["fieldConfig"]["defaults"]["unit"] in RATES}
+    assert listed("panel-units-rule") == odd
+
+
+@each_panel
 def test_a_heat_map_shows_what_is_now(panel: dict[str, Any]) -> None:
     """The buckets of a gauge histogram are not counters: their values are the picture."""
     if panel["type"] == "heatmap":

@@ -11,7 +11,7 @@ import yaml
 from pgleak.metrics import SERVER_HALF
 from pgleak.pool.merged import SHARED_FOLDER
 from pgleak.pool.metrics import IN_PROCESS_HALF
-from rules_support import RULES, RUNBOOK, TESTS, Rule, alerts, promtool, rules
+from rules_support import ADAPTER, RULES, RUNBOOK, TESTS, Rule, alerts, promtool, rules
 
 ALERTS = alerts()
 each_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
@@ -23,7 +23,7 @@ def test_the_rules_keep_their_promises(path: Any) -> None:
     assert "SUCCESS" in promtool("test", "rules", path)
 
 
-@pytest.mark.parametrize("path", [RULES], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [RULES, ADAPTER], ids=lambda path: path.name)
 def test_prometheus_accepts_the_rules(path: Any) -> None:
     assert f"{len(rules(path))} rules found" in promtool("check", "rules", path)
 

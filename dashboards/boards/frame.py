@@ -88,7 +88,6 @@ def _datasource() -> JSON:
         "description": "The Prometheus that scrapes pgleak.",
         "query": "prometheus",
         "regex": "",
-        "current": {},
         "hide": 0,
         "includeAll": False,
         "multi": False,
@@ -109,7 +108,6 @@ def variable(name: str, label: str, query: str, description: str, *, many: bool 
         "definition": query,
         "query": {"qryType": 1, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
         "regex": "",
-        "current": {"selected": True, "text": ["All"], "value": ["$__all"]} if many else {},
         "hide": 2 if hidden else 0,
         "includeAll": many,
         "multi": many,
@@ -119,7 +117,7 @@ def variable(name: str, label: str, query: str, description: str, *, many: bool 
         "skipUrlSync": False,
     }
     if many:
-        choice["allValue"] = ".+"
+        choice |= {"allValue": ".+", "current": {"selected": True, "text": ["All"], "value": ["$__all"]}}
     return choice
 
 
