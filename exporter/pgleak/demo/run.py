@@ -89,7 +89,7 @@ class _Show:
         self._full_since: float | None = None
 
     def run(self, seconds: float | None) -> None:
-        steps = (self._stage.exporter.listens, self._shop_answers, self._look)
+        steps = (self._stage.exporter.listens, self._shop_answers, self._look, self._stage.prometheus.is_settled)
         if not all(map(self._wait_for, steps)):
             return
         self._screen.say(*self._introduction(), "")
@@ -158,6 +158,7 @@ class _Show:
             "",
             f"exporter    {address}/{taken}",
             f"metrics     {address}/metrics: all that is shown below is in there",
+            *stage.prometheus.introduction(),
             f"database    PostgreSQL {stage.version} on {LOOPBACK}:{stage.server.port}, {usable} connections usable",
             f"the leak    is in {SHOP}",
             "thresholds  scaled down, so that a connection is a suspect within the minute:",
