@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
     from typing_extensions import Self
 
+    from pgleak.web import Site
+
 PATIENCE = 20.0  # seconds that a test waits for what should be there in milliseconds
 
 
@@ -67,7 +69,7 @@ class FakeSite:
 
 
 @contextlib.contextmanager
-def serving(site: FakeSite | None = None, host: str = "127.0.0.1", **options: Any) -> Iterator[WebServer]:
+def serving(site: Site | None = None, host: str = "127.0.0.1", **options: Any) -> Iterator[WebServer]:
     """A server on a free port, gone with all its threads when the block ends."""
     server = WebServer(site or FakeSite(), host, 0, **options)
     server.start()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from weakref import ref
 
 from pgleak.pool.drivers import facts
@@ -42,6 +42,19 @@ _SITES = 1000  # per pool; programs that compile code as they run would add site
 _FINISHED = 1000  # endings remembered until the monitor asks
 
 numbers = count(1)
+
+
+class Witness(Protocol):
+    """Is told what was let go without a word. Called wherever the garbage collector runs: must not lock or raise."""
+
+    def lost(self, pool: str, holding: Holding) -> None:
+        """A checkout that its holder never returned has ended."""
+
+    def collected(self, pool: str, connection: Connection) -> None:
+        """An idle connection died with the pool that kept it."""
+
+
+witnesses: list[Witness] = []
 
 
 class Site:
@@ -101,7 +114,9 @@ class Connection:
 class WatchedEngine:
     """An engine, known without keeping it alive."""
 
-    __slots__ = ("application_name", "born", "engine", "ledger", "listeners", "made", "server", "silent_dialect")
+    __slots__ = (
+        "application_name", "born", "engine", "ledger", "listeners", "made", "number", "server", "silent_dialect",
+    )  # fmt: skip
 
     def __init__(self, engine: Engine, ledger: PoolLedger, application_name: str, server: str) -> None:
         key = id(engine)
@@ -110,6 +125,7 @@ class WatchedEngine:
         self.server = server
         self.listeners: list[tuple[str, Any]] = []
         self.born = time.monotonic()
+        self.number = next(numbers)  # in one order with the checkouts
         self.made: Stack = ()  # the code that made the engine; known only where it was watched from the start
         self.silent_dialect = False  # nobody listened to the dialect before
         engines = ledger.engines
@@ -236,6 +252,8 @@ class PoolLedger:
         """A checkout ended without being returned by its holder."""
         if collected:
             holding[5].returned_by_gc += 1
+            for witness in witnesses:
+                witness.lost(self.name, holding)
         self.irregular.record(used)
         self.ended.append(holding[0])
         if len(self.ended) > 2 * _FINISHED:
@@ -255,6 +273,9 @@ class PoolLedger:
             self.lost(
                 holding, time.monotonic() - holding[1], collected=reason == "collected" and not connection.detached
             )
+        elif reason == "collected":
+            for witness in witnesses:
+                witness.collected(self.name, connection)
 
     def forked(self) -> None:
         """In the child: what the parent opened is the parent's; all counters begin anew."""

@@ -61,9 +61,9 @@ def _pool(ledger: Ledger, pool: PoolLedger, wall: float, now: float) -> PoolSnap
     orphans: list[Backend] = []
     checkouts: list[Checkout] = []
     for connection in pool.connections.copy().values():
-        holding = _holding(connection)
+        holding = holding_of(connection)
         backend = Backend(connection.pid, connection.opened, connection.server)
-        place = _place(connection)
+        place = place_of(connection)
         if holding is not None:
             checkouts.append(_checkout(holding, backend, place, wall, now))
         elif place == "pool":
@@ -104,7 +104,8 @@ def _made(pool: PoolLedger, engines: list[WatchedEngine], limits: Limits, now: f
         yield EngineSite(resolve(stack), len(unused_ones), sum(unused_ones))
 
 
-def _holding(connection: Connection) -> Holding | None:
+def holding_of(connection: Connection) -> Holding | None:
+    """What holds this connection now."""
     holding = connection.out
     if holding is not None or not connection.shared:
         return holding
@@ -116,7 +117,8 @@ def _holding(connection: Connection) -> Holding | None:
     return None
 
 
-def _place(connection: Connection) -> Place:
+def place_of(connection: Connection) -> Place:
+    """Who still counts this connection."""
     if connection.inherited:
         return "inherited"
     if connection.detached:
