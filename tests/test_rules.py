@@ -19,6 +19,7 @@ each_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.na
 _SUFFIX = re.compile(r"_(bucket|count|sum|gcount|gsum)$")
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("path", sorted(TESTS.glob("*.yml")), ids=lambda path: path.stem)
 def test_the_rules_keep_their_promises(path: Any) -> None:
     assert "SUCCESS" in promtool("test", "rules", path)
