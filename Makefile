@@ -34,5 +34,5 @@ image: ## the container image, with CONTAINER=docker, podman or buildah
 	$(CONTAINER) build --build-arg VERSION=$(VERSION) --tag pgleak:$(VERSION) .
 
 clean: ## remove the virtual environments, caches and build results
-	rm -rf .venv .venv-3.* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-3.* .tools build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find exporter tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +

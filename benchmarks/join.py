@@ -27,6 +27,7 @@ from pgleak.pool.snapshot import (
     ProcessIdentity,
     ProcessSnapshot,
 )
+from pgleak.postgres.activity import Place
 from pgleak.postgres.backends import backends
 from pgleak.postgres.evidence import Packed
 from pgleak.postgres.reader import Reading
@@ -58,7 +59,7 @@ def reading(pids: range) -> Reading:
                 f"{{{','.join(map(str, mine))}}}",
             )
         )
-    return Reading("db", asked=NOW, packs=packs, keys=[("shop", "shop", "shop")] * len(packs))
+    return Reading("db", asked=NOW, packs=packs, places=[Place(("shop", "shop", "shop"))] * len(packs))
 
 
 def process(number: int, pids: range, last: int) -> Reported:

@@ -26,7 +26,7 @@ from pgleak.pool.snapshot import (
     ProcessIdentity,
     ProcessSnapshot,
 )
-from pgleak.postgres.activity import Server
+from pgleak.postgres.activity import Place, Server
 from pgleak.postgres.backends import backends
 from pgleak.postgres.evidence import Packed
 from pgleak.postgres.reader import Reading
@@ -60,10 +60,10 @@ def reading(now: float, applications: int) -> Reading:
         packs.append(
             Packed("shop", "shop", name, "10.0.0.1", state, ages, unused, since, f"{{{','.join(map(str, pids))}}}")
         )
-    keys = [("shop", "shop", pack.application_name) for pack in packs]
+    places = [Place(("shop", "shop", pack.application_name), ignored=False) for pack in packs]
     used = applications * CONNECTIONS
     server = Server(used + 150, 3, 0, now - 1e6, superuser=False, stats_visible=True, may_use_reserved=True)
-    return Reading("orders", server=server, used=used, asked=now, packs=packs, keys=keys)
+    return Reading("orders", server=server, used=used, asked=now, packs=packs, places=places)
 
 
 def process(now: float, number: int) -> Reported:

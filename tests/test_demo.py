@@ -135,12 +135,17 @@ def test_the_demo_names_the_application_that_leaks(shown: tuple[Demo, View, dict
 
 
 def test_the_demo_says_when_the_server_is_full(shown: tuple[Demo, View, dict[int, str]]) -> None:
-    """One connection is lost in 2 s and about 45 slots are left, so that is about a minute and a half ahead."""
+    """One connection is lost in 2 s, on a busy machine in a few more; the forecast follows from the pace and the room left."""
     demo, _, _ = shown
-    assert re.search(r"The server would be full at \d\d:\d\d:\d\d, in (\d\d s|[12] min)\.", demo.output), demo.output
-    growth = [float(number) for number in re.findall(r"^! shop +\d+ +([+-][\d.]+)", demo.output, re.MULTILINE)]
-    assert growth, demo.output
-    assert 15 <= growth[-1] <= 45
+    assert re.search(r"The server would be full at \d\d:\d\d:\d\d, in (\d+ s|\d min)\.", demo.output), demo.output
+    block = re.compile(
+        r"^! shop +\d+ +\+([\d.]+).*?^server: (\d+) of (\d+) usable.*?^full at [\d:]+, in (\d+) (s|min)",
+        re.MULTILINE | re.DOTALL,
+    )
+    growth, used, usable, ahead, unit = block.findall(demo.output)[-1]
+    assert 5 <= float(growth) <= 45
+    seconds = int(ahead) * (60 if unit == "min" else 1)
+    assert seconds == pytest.approx(60 * (int(usable) - int(used)) / float(growth), rel=0.5)
 
 
 def test_the_demo_says_that_its_thresholds_are_scaled_down(shown: tuple[Demo, View, dict[int, str]]) -> None:

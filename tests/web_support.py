@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
     from typing_extensions import Self
 
-    from pgleak.web.site import Site
+    from pgleak.web import Site
     from pgleak.who.history import Overview
 
 PATIENCE = 20.0  # seconds that a test waits for what should be there in milliseconds

@@ -55,6 +55,9 @@ pages:
 
 A target is read when it is asked for and never in between. The answer comes within timeouts.scrape, and earlier where
 the scraper waits less (X-Prometheus-Scrape-Timeout-Seconds, which Prometheus sends, less timeouts.scrape_offset).
+
+Each label has at most caps.* values for each server (100 databases, 100 users, 100 application names): who came first
+stays, the rest is summed into (other).
 """
 
 
@@ -205,6 +208,12 @@ def _settings(options: argparse.Namespace) -> Settings:
             settings = Settings(targets=())
         else:
             settings = single_target(options.dsn, name=options.server, password_file=options.password_file)
+            if not _names_a_server(options):
+                print(
+                    f"pgleak: no server is named, so it is libpq's default: {settings.targets[0].dsn.address}. Name one with"
+                    " --dsn, PGLEAK_DSN or PGHOST, or many with --config",
+                    file=sys.stderr,
+                )
     except SettingsError as error:
         raise _usage(str(error)) from None
     if getattr(options, "web_config", None):
@@ -294,9 +303,10 @@ def _check(options: argparse.Namespace) -> int:
         findings = []
         for finding in check(target, settings):
             findings.append(finding)
-            print(f"  {finding.level:<4}  {finding.subject:<14}  {finding.text}", flush=True)
-            if finding.remedy:
-                print(textwrap.fill(finding.remedy, 118, initial_indent=" " * 24, subsequent_indent=" " * 24))
+            start, indent = f"  {finding.level:<4}  {finding.subject:<14}  ", " " * 24
+            for text in filter(None, (finding.text, finding.remedy)):
+                print(textwrap.fill(text, 118, initial_indent=start, subsequent_indent=indent), flush=True)
+                start = indent
         broken = broken or failed(findings)
     return int(broken)
 

@@ -107,7 +107,7 @@ class Exporter:
             if reading.server is None:
                 continue
             counts: dict[Key, int] = {(reading.name, "", ""): reading.used}
-            for pack, key in zip(reading.packs, reading.keys, strict=True):
+            for pack, (key, _) in zip(reading.packs, reading.places, strict=True):
                 name = (reading.name, pack.usename, pack.application_name if column is None else key[column])
                 counts[name] = counts.get(name, 0) + len(pack.session_ms)
             self._history.add(reading.asked, counts)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 from pgleak.application_names import DEFAULT_IGNORED, DEFAULT_REWRITES, Rewrite
 from pgleak.dsn import Dsn, DsnError, looks_like_dsn
 from pgleak.metrics import GROUPING
+from pgleak.problem import Problem
 from pgleak.settings_model import DEFAULT_GROUP_BY, Canary, Caps, Listen, Settings, Target, Thresholds, Timeouts
-from pgleak.settings_schema import Problem, Section, SettingsError, show, show_key
+from pgleak.settings_schema import Section, SettingsError, show, show_key
 from pgleak.yamlfile import YamlError, read
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ def from_yaml(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     try:
         document = read(path)
     except YamlError as error:
-        raise SettingsError(str(path), [Problem("", "", str(error))]) from None
+        raise SettingsError(str(path), [Problem("", str(error))]) from None
     twice = [
-        Problem(f"{path}:{each.line}:{each.column}", "", f"the key {show_key(each.key)} stands twice, {first}")
+        Problem(f"{path}:{each.line}:{each.column}", f"the key {show_key(each.key)} stands twice, {first}")
         for each in document.duplicates
         for first in [f"first on line {each.first_line}"]
     ]
@@ -91,9 +92,9 @@ def single_target(
     if way and password_file:
         _guarded(problems, "--password-file", way.parameters)
     if name is None and way and (wrong := _problem_with_name(way.server)):
-        problems.append(Problem("--server", "", f"is needed, for the host would make a bad name: {wrong}"))
+        problems.append(Problem("--server", f"is needed, for the host would make a bad name: {wrong}"))
     if name is not None and (wrong := _problem_with_name(name)):
-        problems.append(Problem("--server", show(name), wrong))
+        problems.append(Problem("--server", wrong, show(name)))
     if problems or not way:
         raise SettingsError("command line", problems)
     return Settings(targets=(Target(name or way.server, way),))
@@ -136,7 +137,7 @@ def _targets(top: Section, base: Path, environ: Mapping[str, str], problems: lis
         earlier = first.setdefault(target.name, index)
         if target.name and earlier != index:
             message = f"the name of targets[{earlier}] again; each target needs its own"
-            problems.append(Problem(f"targets[{index}].name", show(target.name), message))
+            problems.append(Problem(f"targets[{index}].name", message, show(target.name)))
     return tuple(targets)
 
 
@@ -224,7 +225,7 @@ def _guarded(problems: list[Problem], path: str, make: Callable[[], T]) -> T | N
     try:
         return make()
     except DsnError as error:
-        problems.append(Problem(path, "", str(error)))
+        problems.append(Problem(path, str(error)))
     return None
 
 

@@ -44,6 +44,8 @@ class Thresholds:
 class Caps:
     """Distinct label values for each server; the rest is summed into `(other)`."""
 
+    datname: int = count(100, 1, 10_000)
+    usename: int = count(100, 1, 10_000)
     application_name: int = count(100, 1, 10_000)
     client_addr: int = count(100, 1, 10_000)
 

@@ -70,6 +70,25 @@ def test_a_pool_at_work(postgres16: EmbeddedPostgres) -> None:
     engine.dispose()
 
 
+def test_what_pools_may_open_by_server_and_application(postgres16: EmbeddedPostgres) -> None:
+    """Rules compare it with the server's room, so it says where to and as whom, for each process and each engine."""
+    name, application = new_name(), new_name()
+    engine = create_engine(url(postgres16, application_name=application), pool_size=3, max_overflow=2)
+    api.instrument(engine, name=name)
+    engine.connect().close()
+    snapshot = api.snapshot()
+    elsewhere = replace(
+        snapshot, pools=(replace(snapshot.pools[0], server="[::1]:6432/shop", connections_max=float("inf")),)
+    )
+    found = values(families([snapshot, snapshot, elsewhere]))
+    possible = {key: value for (metric, key), value in found.items() if metric.endswith("_server_connections_max")}
+    assert possible == {
+        (f"127.0.0.1:{postgres16.port}", application, name): 10,
+        ("[::1]:6432", application, name): float("inf"),
+    }
+    engine.dispose()
+
+
 def test_overdue_connections_by_site(postgres16: EmbeddedPostgres) -> None:
     name = new_name()
     engine = create_engine(url(postgres16))
@@ -165,4 +184,4 @@ def test_metric_names_keep_the_rules() -> None:
 
 @pytest.mark.parametrize("spec", metrics.IN_PROCESS_HALF, ids=lambda spec: spec.name)
 def test_labels_are_the_documented_ones(spec: Any) -> None:
-    assert set(spec.labels) <= {"pool", "site", "owner", "state", "reason"}
+    assert set(spec.labels) <= {"pool", "site", "owner", "state", "reason", "address", "application_name"}

@@ -18,6 +18,7 @@ from psycopg2 import sql
 
 from pgleak.demo.child import Child, ChildEndedError, report
 from pgleak.demo.embedded import LOOPBACK, EmbeddedPostgres, free_port
+from pgleak.demo.prometheus import Prometheus
 from pgleak.demo.scratch import scratch
 from pgleak.settings import Listen, Thresholds
 
@@ -75,6 +76,7 @@ class Stage:
     applications: tuple[Child, ...]
     shop_port: int
     exporter: Exporter
+    prometheus: Prometheus
 
     def leaking_line(self) -> str:
         """Return the line that pgleak has named in the shop's log, as ``file:line``; empty before it has."""
@@ -113,6 +115,8 @@ def set_up() -> Iterator[Stage]:
         shop_port = free_port()
         exporter = Exporter(folder, _exporter_settings(folder, server, passwords))
         stack.callback(exporter.end)
+        prometheus = Prometheus(folder, lambda: exporter.port)
+        stack.callback(prometheus.end)
         environs = {
             "app": {"DATABASE_URL": urls["shop"], "PORT": str(shop_port), "PGLEAK_DIR": str(folder / _POOLS)},
             "neighbours": {"BILLING_DATABASE_URL": urls["billing"], "REPORTS_DATABASE_URL": urls["reports"]},
@@ -123,7 +127,7 @@ def set_up() -> Iterator[Stage]:
             child = Child(name, folder, [f"pgleak.demo.{module}"], environ)
             stack.callback(child.end)
             applications.append(child)
-        yield Stage(server, version, tuple(applications), shop_port, exporter)
+        yield Stage(server, version, tuple(applications), shop_port, exporter, prometheus)
 
 
 def _make_roles(server: EmbeddedPostgres, passwords: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -83,6 +83,12 @@ def _gauges(pools: Mapping[str, Sequence[PoolSnapshot]]) -> Iterator[Metric]:
         sample for name in pools for sample in (((name, "idle"), idle[name]), ((name, "used"), used[name]))
     )
     yield each(metrics.CONNECTIONS_MAX, lambda part: part.connections_max)
+    possible: defaultdict[tuple[str, str, str], float] = defaultdict(float)
+    for name, parts in pools.items():
+        for part in parts:
+            address, _, _ = part.server.rpartition("/")  # less the database
+            possible[name, address, part.application_name] += part.connections_max
+    yield metrics.SERVER_CONNECTIONS_MAX.family(possible.items())
     yield each(metrics.PENDING, lambda part: part.pending)
     yield each(metrics.ORPHANED, lambda part: len(part.orphans) + _in(part, "orphaned"))
     yield each(metrics.DETACHED, lambda part: _in(part, "detached"))

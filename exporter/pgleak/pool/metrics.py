@@ -23,6 +23,17 @@ CONNECTIONS_MAX = Spec(
     _POOL,
     "connections",
 )
+SERVER_CONNECTIONS_MAX = Spec(
+    "sqlalchemy_pool_server_connections_max",
+    "gauge",
+    "The same, by where the pool connects and the application_name that the server shows for it.",
+    ("pool", "address", "application_name"),
+    "connections",
+    note=(
+        "For rules that relate pools to servers. `address` is `host:port` as the application writes it; `application_name` "
+        "is empty before the first connection."
+    ),
+)
 PENDING = Spec(
     "sqlalchemy_pool_pending_requests", "gauge", "Threads or tasks that wait for a connection now.", _POOL, "requests"
 )
@@ -144,6 +155,7 @@ ERRORS = Spec(
 IN_PROCESS_HALF: tuple[Spec, ...] = (
     CONNECTIONS,
     CONNECTIONS_MAX,
+    SERVER_CONNECTIONS_MAX,
     PENDING,
     CHECKOUTS,
     OPENED,

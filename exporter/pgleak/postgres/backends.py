@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from pgleak.postgres.activity import numbers
 from pgleak.postgres.evidence import kinds, newest_sessions
 
 if TYPE_CHECKING:
@@ -45,12 +44,13 @@ def backends(
     newest = newest_sessions(reading.packs)
     column = list(group_by).index("application_name") if "application_name" in group_by else None
     found = []
-    for pack, key in zip(reading.packs, reading.keys, strict=True):
-        datname, usename, name, address, state, sessions, unused, transactions, array = pack
-        pids = numbers(array)
+    for pack, (key, ignored) in zip(reading.packs, reading.places, strict=True):
+        datname, usename, name, address, state, sessions, unused, transactions, _ = pack
+        pids = pack.pids
         label = name if column is None else key[column]
-        judged = thresholds is not None and key not in reading.ignored
-        evidence = kinds(pack, newest.get(pack.origin, 0), thresholds) if judged and thresholds else [""] * len(pids)
+        evidence = (
+            kinds(pack, newest.get(pack.origin, 0), thresholds) if thresholds and not ignored else [""] * len(pids)
+        )
         for pid, age, rest, transaction, kind in zip(pids, sessions, unused, transactions, evidence, strict=True):
             found.append(
                 ServerBackend(

@@ -59,7 +59,8 @@ def _of_servers(readings: Sequence[Reading]) -> Iterator[Metric]:
         yield spec.family(((r.name, name), n) for r, s in up for name, n in s.sessions.get(kind, {}).items())
     yield metrics.STATS_VISIBLE.family(((r.name,), float(s.stats_visible)) for r, s in up)
     yield metrics.POSTMASTER_START.family(((r.name,), s.postmaster_start) for r, s in up)
-    yield metrics.OVERFLOWED.family(((r.name,), r.overflowed_applications) for r, _ in up)
+    for label, spec in metrics.OVERFLOWED.items():
+        yield spec.family(((r.name,), r.overflowed[label]) for r, _ in up if label in r.overflowed)
     logins = [(reading.name, reading.logins) for reading in readings if reading.logins]
     yield metrics.LOGIN_SUCCESS.family(
         ((name,), float(known.success)) for name, known in logins if known.success is not None
@@ -71,27 +72,21 @@ def _of_servers(readings: Sequence[Reading]) -> Iterator[Metric]:
 
 def _of_applications(readings: Sequence[Reading], group_by: Sequence[str]) -> Iterator[Metric]:
     entries = [
-        (
-            Labels({"server": reading.name, **dict(zip(group_by, key, strict=True))}),
-            application,
-            key in reading.ignored,
-        )
+        (Labels({"server": reading.name, **dict(zip(group_by, key, strict=True))}), application)
         for reading in readings
         for key, application in reading.applications.items()
     ]
-    seen = [(labels, application, ignored) for labels, application, ignored in entries if application.visible]
+    seen = [(labels, application) for labels, application in entries if application.visible]
     # What fell to zero is shown as numbers of 0; twenty more series of ages that nobody has would say nothing.
-    here = [(labels, application) for labels, application, _ in seen if application.connections]
+    here = [(labels, application) for labels, application in seen if application.connections]
 
-    yield _grid(metrics.CONNECTIONS, [_states(labels, application) for labels, application, _ in entries])
-    yield _grid(metrics.SUSPECTS, [Row(labels, _EVIDENCE, a.suspects) for labels, a, ignored in seen if not ignored])
+    yield _grid(metrics.CONNECTIONS, [_states(labels, application) for labels, application in entries])
+    yield _grid(metrics.SUSPECTS, [Row(labels, _EVIDENCE, a.suspects) for labels, a in seen if not a.ignored])
     yield _histogram(metrics.IDLE_SECONDS, [(labels, application.idle) for labels, application in here])
     yield _histogram(metrics.SESSION_SECONDS, [(labels, application.session) for labels, application in here])
     yield _gauge(metrics.OLDEST_IDLE, [(labels, a.idle.oldest) for labels, a in here])
     yield _gauge(metrics.OLDEST_TRANSACTION, [(labels, a.oldest_transaction) for labels, a in here])
-    yield _gauge(metrics.IGNORED, [(labels, 1) for labels, _, ignored in entries if ignored])
-    if "client_addr" in group_by:
-        yield metrics.ADDRESSES_OVERFLOWED.family(((r.name,), r.overflowed_addresses) for r in readings if r.server)
+    yield _gauge(metrics.IGNORED, [(labels, 1) for labels, a in entries if a.ignored])
 
 
 def _states(labels: Labels, application: Application) -> Row:

@@ -20,7 +20,7 @@ from pgleak.postgres.voice import Voice
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pgleak.postgres.activity import Application, Server
+    from pgleak.postgres.activity import Application, Place, Server
     from pgleak.postgres.evidence import Packed
     from pgleak.settings import Settings, Target
 
@@ -45,12 +45,10 @@ class Reading:
     server: Server | None = None
     used: int = 0
     applications: Mapping[tuple[str, ...], Application] = field(default_factory=dict)
+    overflowed: Mapping[str, int] = field(default_factory=dict)  # label -> values beyond its cap
     asked: float = 0.0  # Unix time by our clock just before the server looked at itself
     packs: Sequence[Packed] = ()
-    keys: Sequence[tuple[str, ...]] = ()  # of each pack, its application
-    ignored: frozenset[tuple[str, ...]] = frozenset()
-    overflowed_applications: int = 0
-    overflowed_addresses: int = 0
+    places: Sequence[Place] = ()  # of each pack, its application
     errors: Mapping[str, int] = field(default_factory=dict)  # failed reads by reason, since the exporter started
     last_success: float | None = None  # Unix time
     logins: Logins | None = None
@@ -151,8 +149,9 @@ class Reader:
         server = activity.server(facts)
         packs = activity.packed(rows)
         now = self._clock()
-        keys = self._namer.keys(packs, now)
-        applications = activity.summarise(packs, keys, self._settings.thresholds)
+        places = self._namer.places(packs, now)
+        server = self._namer.bounded(server, now)
+        applications = activity.summarise(packs, places, self._settings.thresholds)
         applications = self._namer.remember(applications, now)
         self._last_success = self._now()
         used = activity.used(packs)
@@ -165,12 +164,10 @@ class Reader:
             server=server,
             used=used,
             applications=applications,
+            overflowed=self._namer.overflowed,
             asked=asked,
             packs=packs,
-            keys=keys,
-            ignored=frozenset(key for key in applications if self._namer.ignored(key)),
-            overflowed_applications=self._namer.overflowed_applications,
-            overflowed_addresses=self._namer.overflowed_addresses,
+            places=places,
             errors=dict(self._errors),
             last_success=self._last_success,
             logins=self._logins(),
