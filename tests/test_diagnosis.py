@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pgleak.pool.snapshot import Backend, Checkout, Frame, Owner, ProcessIdentity
 from pgleak.who.causes import cause_of
 from pgleak.who.diagnosis import diagnose, pace
@@ -24,12 +22,12 @@ def report(*connections: Connection, used: int = 30, usable: int = 97) -> Report
 
 
 def leaked(hours: float) -> Connection:
-    return replace(SEEN, pid=int(hours * 100), age=(hours + 1) * HOUR, unused=hours * HOUR)
+    return SEEN._replace(pid=int(hours * 100), age=(hours + 1) * HOUR, unused=hours * HOUR)
 
 
 def test_it_says_since_when_how_fast_and_when_the_server_is_full() -> None:
     """From one look: the ages of the leaked ones are the history."""
-    seen = report(*(leaked(hours) for hours in (1, 2, 3, 4, 5)), replace(SEEN, evidence=""), used=87)
+    seen = report(*(leaked(hours) for hours in (1, 2, 3, 4, 5)), SEEN._replace(evidence=""), used=87)
     findings = diagnose(seen)
     (found,) = findings.diagnoses
     assert (found.connections, found.total, found.since, found.per_hour) == (5, 6, 5 * HOUR, 1.0)
@@ -55,7 +53,7 @@ def test_a_full_server_is_full_now() -> None:
 
 def test_where_the_process_reports_the_servers_suspicion_does_not_count() -> None:
     """A last-in-first-out pool leaves its oldest connections idle: passed over, and perfectly free."""
-    pooled = replace(SEEN, holder="pooled", process=ProcessIdentity(1, 0.0, "", "", "shop"), pool="shop")
+    pooled = SEEN._replace(holder="pooled", process=ProcessIdentity(1, 0.0, "", "", "shop"), pool="shop")
     assert diagnose(report(pooled)).diagnoses == ()
     assert diagnose(report(SEEN)).diagnoses[0].cause.key == "never_reused"
 
@@ -68,7 +66,7 @@ def test_where_the_owner_stands_tells_why_it_holds() -> None:
             took[0].site, took, Owner("thread", "t", "alive"), standing, "", None,
         )  # fmt: skip
         process = ProcessIdentity(1, 0.0, "", "", "shop")
-        cause = cause_of(replace(SEEN, holder="overdue", cause="overdue", checkout=held, process=process))
+        cause = cause_of(SEEN._replace(holder="overdue", cause="overdue", checkout=held, process=process))
         assert cause is not None
         return cause.key
 
@@ -81,14 +79,14 @@ def test_where_the_owner_stands_tells_why_it_holds() -> None:
 
 
 def test_names_cannot_move_a_terminals_cursor() -> None:
-    bad = replace(SEEN, usename="\x1b[2Jx", client_addr="10.0.0.1\r")
+    bad = SEEN._replace(usename="\x1b[2Jx", client_addr="10.0.0.1\r")
     seen = Report(0.0, (), (Application("db", "\x1b[2Jx", "shop\x07", (bad,)),), None, {})
     for line in (*table(seen, diagnose(seen), everything=True), *tell(seen, diagnose(seen))):
         assert line.isprintable() or not line
 
 
 def test_json_has_numbers_or_null_and_nothing_else_for_what_is_not_known() -> None:
-    seen = report(replace(SEEN, age=None, unused=None, state="(hidden)", evidence=""))
+    seen = report(SEEN._replace(age=None, unused=None, state="(hidden)", evidence=""))
     (application,) = plain(seen, diagnose(seen))["applications"]
     assert (application["connections"][0]["age"], application["connections"][0]["owner"]) == (None, None)
 

@@ -46,7 +46,8 @@ both together, which names the line. It shows the SQL that ends a connection and
 """
 _SERVE_END = """\
 pages:
-  /                    targets, up or why not
+  /                    what leaks and where, room and time left, targets; for a browser
+  /connections         every connection and its holder, as JSON
   /metrics             all targets; text or OpenMetrics, gzip when asked for
   /probe?target=NAME   one target
   /sd                  targets for Prometheus' http_sd_configs
