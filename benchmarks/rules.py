@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pgleak.demo.embedded import LOOPBACK, free_port
+from pgleak.holders.metrics import JOIN
 from pgleak.metrics import SERVER_HALF
 from pgleak.pool.merged import SHARED_FOLDER
 from pgleak.pool.metrics import IN_PROCESS_HALF
@@ -59,6 +60,7 @@ _VALUES = {
     "evidence": ("stuck_in_transaction", "never_reused", "passed_over"),
     "reason": ("slots_exhausted", "timeout", "other"),
     "owner": ("alive",),
+    "holder": ("pooled", "unclaimed"),
     "address": ("db:5432",),
 }
 
@@ -101,7 +103,7 @@ def families(groups: list[dict[str, Any]]) -> list[Family]:
         for name, window, offset in _SELECTOR.findall(re.sub(r'"[^"]*"', '""', rule["expr"])):
             reach[name] = max(reach.get(name, 0), seconds(window) + seconds(offset) + 5 * MINUTE)
     found = []
-    for spec in (*SERVER_HALF, *IN_PROCESS_HALF, *SHARED_FOLDER):
+    for spec in (*SERVER_HALF, *IN_PROCESS_HALF, *SHARED_FOLDER, *JOIN):
         if spec.name in reach:
             level = "application" if {"application_name", "pool", "application"} & set(spec.labels) else "server"
             own = {key: _VALUES.get(key, ("",)) for key in spec.labels}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pgleak.web import Site
+    from pgleak.who.history import Overview
 
 PATIENCE = 20.0  # seconds that a test waits for what should be there in milliseconds
 
@@ -42,6 +43,7 @@ class FakeSite:
     rows: int = 1
     sizes: dict[str | None, int] = field(default_factory=dict)  # rows of one target or, by None, of all together
     is_ready: bool = True
+    shown: Overview | None = None
     failure: Exception | None = None
     hold: threading.Event | None = None  # families() waits for it
     asked: list[tuple[float, str | None]] = field(default_factory=list)
@@ -63,6 +65,9 @@ class FakeSite:
 
     def statuses(self) -> Sequence[TargetStatus]:
         return self.known
+
+    def overview(self) -> Overview | None:
+        return self.shown
 
     def ready(self) -> bool:
         return self.is_ready

@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prometheus_client import ProcessCollector
+
 from pgleak import metrics
 from pgleak.holders.metrics import JOIN
 from pgleak.pool.merged import SHARED_FOLDER
 from pgleak.pool.metrics import IN_PROCESS_HALF, OPENTELEMETRY
+from pgleak.postgres.activity import STATES
 from pgleak.postgres.reasons import REASONS
 
 if TYPE_CHECKING:
@@ -75,6 +78,26 @@ def page() -> str:
         "| OpenTelemetry | here |",
         "|---|---|",
         *(f"| `{theirs}` | `{ours}` |" for theirs, ours in OPENTELEMETRY),
+        "",
+        "## The exporter's own process",
+        "",
+        "`pgleak serve` describes its own process on `/metrics`, where the system has `/proc`, with prometheus_client's",
+        "collector; `/probe` leaves it out.",
+        "",
+        "| metric | type | meaning |",
+        "|---|---|---|",
+        *(
+            f"| `{family.samples[0].name}` | {family.type} | {family.documentation} |"
+            for family in ProcessCollector(registry=None).collect()
+        ),
+        "",
+        "## States",
+        "",
+        "Values of `state` in `pgleak_connections`.",
+        "",
+        "| state | meaning |",
+        "|---|---|",
+        *(f"| `{state}` | {meaning} |" for state, meaning in STATES.items()),
         "",
         "## Reasons",
         "",

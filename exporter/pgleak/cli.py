@@ -46,7 +46,8 @@ both together, which names the line. It shows the SQL that ends a connection and
 """
 _SERVE_END = """\
 pages:
-  /                    targets, up or why not
+  /                    what leaks and where, room and time left, targets; for a browser
+  /connections         every connection and its holder, as JSON
   /metrics             all targets; text or OpenMetrics, gzip when asked for
   /probe?target=NAME   one target
   /sd                  targets for Prometheus' http_sd_configs
@@ -207,6 +208,12 @@ def _settings(options: argparse.Namespace) -> Settings:
             settings = Settings(targets=())
         else:
             settings = single_target(options.dsn, name=options.server, password_file=options.password_file)
+            if not _names_a_server(options):
+                print(
+                    f"pgleak: no server is named, so it is libpq's default: {settings.targets[0].dsn.address}. Name one with"
+                    " --dsn, PGLEAK_DSN or PGHOST, or many with --config",
+                    file=sys.stderr,
+                )
     except SettingsError as error:
         raise _usage(str(error)) from None
     if getattr(options, "web_config", None):
@@ -296,9 +303,10 @@ def _check(options: argparse.Namespace) -> int:
         findings = []
         for finding in check(target, settings):
             findings.append(finding)
-            print(f"  {finding.level:<4}  {finding.subject:<14}  {finding.text}", flush=True)
-            if finding.remedy:
-                print(textwrap.fill(finding.remedy, 118, initial_indent=" " * 24, subsequent_indent=" " * 24))
+            start, indent = f"  {finding.level:<4}  {finding.subject:<14}  ", " " * 24
+            for text in filter(None, (finding.text, finding.remedy)):
+                print(textwrap.fill(text, 118, initial_indent=start, subsequent_indent=indent), flush=True)
+                start = indent
         broken = broken or failed(findings)
     return int(broken)
 

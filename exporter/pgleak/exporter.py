@@ -20,10 +20,12 @@ from pgleak.postgres.backends import backends
 from pgleak.postgres.collector import families
 from pgleak.postgres.reader import Reader
 from pgleak.web import TargetStatus
+from pgleak.who.diagnosis import diagnose
+from pgleak.who.history import History, Key, Overview
 from pgleak.who.report import Report, report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from prometheus_client.core import Metric
 
@@ -50,6 +52,7 @@ class Exporter:
         self._now = now
         self._readers = {target.name: Reader(target, settings, clock, now) for target in settings.targets}
         self._coverage = coverage or Coverage(settings.reporting_applications, clock=clock)
+        self._history = History()
         self._joining = threading.Lock()
         self._addresses = {target.name: target.dsn.server for target in settings.targets}
         self._process = ProcessCollector(registry=None)
@@ -76,7 +79,16 @@ class Exporter:
 
     def report(self, deadline: float) -> Report:
         """Read all targets and the folder, and say who holds what. ``deadline`` is in seconds of the clock."""
-        readings = self._read(deadline)
+        return self._report(self._read(deadline))
+
+    def overview(self) -> Overview | None:
+        """Return who holds what, from readings of the last seconds, and the day before; None where that is switched off."""
+        if not self._settings.connections_page:
+            return None
+        seen = self._report([reading for _, reading in self._glance() if reading])
+        return Overview(seen, diagnose(seen), self._history.series())
+
+    def _report(self, readings: Sequence[Reading]) -> Report:
         folder = pool_reading.read(self._settings.pool_dir) if self._settings.pool_dir else None
         found = self._join(readings, folder or pool_reading.Reading(), self._settings.thresholds)
         return report(self._now(), readings, self._addresses, folder, found)
@@ -84,7 +96,21 @@ class Exporter:
     def _read(self, deadline: float, target: str | None = None) -> list[Reading]:
         readers = list(self._readers.values()) if target is None else [self._readers[target]]
         flights = [reader.start() for reader in readers]
-        return [reader.finish(flight, deadline) for reader, flight in zip(readers, flights, strict=True)]
+        readings = [reader.finish(flight, deadline) for reader, flight in zip(readers, flights, strict=True)]
+        self._remember(readings)
+        return readings
+
+    def _remember(self, readings: Iterable[Reading]) -> None:
+        group_by = self._settings.group_by
+        column = group_by.index("application_name") if "application_name" in group_by else None
+        for reading in readings:
+            if reading.server is None:
+                continue
+            counts: dict[Key, int] = {(reading.name, "", ""): reading.used}
+            for pack, (key, _) in zip(reading.packs, reading.places, strict=True):
+                name = (reading.name, pack.usename, pack.application_name if column is None else key[column])
+                counts[name] = counts.get(name, 0) + len(pack.session_ms)
+            self._history.add(reading.asked, counts)
 
     def _join(
         self, readings: Sequence[Reading], folder: pool_reading.Reading, thresholds: Thresholds | None = None
@@ -101,13 +127,7 @@ class Exporter:
 
     def statuses(self) -> Sequence[TargetStatus]:
         """Return how the targets are; one that was not read lately is read now, within a moment."""
-        deadline = self._clock() + _GLANCE
-        readers = list(self._readers.values())
-        flights = {reader: reader.start() for reader in readers if self._is_stale(reader)}
-        readings = [
-            reader.finish(flights[reader], deadline) if reader in flights else reader.last for reader in readers
-        ]
-        return [self._status(reader, reading) for reader, reading in zip(readers, readings, strict=True)]
+        return [self._status(reader, reading) for reader, reading in self._glance()]
 
     def ready(self) -> bool:
         """Return True: a server that is down is a finding, and no reason to keep the exporter out of service."""
@@ -117,6 +137,16 @@ class Exporter:
         """Give all slots back."""
         for reader in self._readers.values():
             reader.close()
+
+    def _glance(self) -> list[tuple[Reader, Reading | None]]:
+        deadline = self._clock() + _GLANCE
+        readers = list(self._readers.values())
+        flights = {reader: reader.start() for reader in readers if self._is_stale(reader)}
+        readings = [
+            reader.finish(flights[reader], deadline) if reader in flights else reader.last for reader in readers
+        ]
+        self._remember(reading for reading in readings if reading)
+        return list(zip(readers, readings, strict=True))
 
     def _status(self, reader: Reader, last: Reading | None) -> TargetStatus:
         name, address = reader.target.name, reader.target.dsn.address

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 TOP_KEYS = (
-    *("targets", "listen", "web_config_file", "pool_dir", "group_by"),
+    *("targets", "listen", "web_config_file", "connections_page", "pool_dir", "group_by"),
     *("rewrite_application_names", "ignored_applications", "ignored_users", "reporting_applications"),
     *("caps", "timeouts", "thresholds"),
 )
@@ -106,6 +106,7 @@ def _read(data: object, base: Path, source: str, environ: Mapping[str, str], pro
         targets=_targets(top, base, environ, problems),
         listen=_listen(top),
         web_config_file=_web_config_file(top, base),
+        connections_page=_connections_page(top),
         pool_dir=top.file("pool_dir", base),
         group_by=_group_by(top),
         application_names=_rewrites(top, problems),
@@ -244,6 +245,13 @@ def _web_config_file(top: Section, base: Path) -> Path | None:
     if path and not os.access(path, os.R_OK):
         top.note("web_config_file", f"{path} is missing or cannot be read", hidden=True)
     return path
+
+
+def _connections_page(top: Section) -> bool:
+    value = top.value("connections_page", True)  # noqa: FBT003  the default
+    if not isinstance(value, bool):
+        top.note("connections_page", "must be true or false")
+    return value is True
 
 
 def _group_by(top: Section) -> tuple[str, ...]:

@@ -93,6 +93,7 @@ class Settings:
     targets: tuple[Target, ...]
     listen: Listen = Listen()
     web_config_file: Path | None = None
+    connections_page: bool = True  # / and /connections tell of single connections, too
     pool_dir: Path | None = None  # where the processes of an application report their pools
     group_by: tuple[str, ...] = DEFAULT_GROUP_BY
     application_names: tuple[Rewrite, ...] = DEFAULT_REWRITES

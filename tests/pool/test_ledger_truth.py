@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
 import servers
-from pgleak.pool import api
-from pool_support import ASYNC_DRIVERS, SYNC_DRIVERS, Truth, counts, ledger_pids, new_name, url
+from pgleak.pool import api, checkouts
+from pool_support import ASYNC_DRIVERS, SYNC_DRIVERS, Truth, counts, ledger_pids, new_name, pool_of, url
 
 if TYPE_CHECKING:
     from pgleak.demo.embedded import EmbeddedPostgres
@@ -158,7 +158,21 @@ def _rows(connection: Any, sql: str) -> list[Any]:
 def test_the_ledger_agrees_with_the_server_after_every_step(
     postgres16: EmbeddedPostgres, truth: Truth, driver: str, poolclass: Any, seed: int
 ) -> None:
-    application = Application(postgres16, driver, random.Random(seed), poolclass)
+    run(Application(postgres16, driver, random.Random(seed), poolclass), truth)
+
+
+def test_the_checkin_event_tells_the_same_where_a_pool_cannot_be_seen_returning(
+    postgres16: EmbeddedPostgres, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The method that is wrapped is not public: a SQLAlchemy to come may have another."""
+    monkeypatch.setattr(checkouts, "_RETURN", "no_such_method")
+    application = Application(postgres16, "psycopg2", random.Random(3), QueuePool)
+    assert not checkouts.sees_returns()
+    run(application, truth)
+    assert pool_of(application.name).counters.use.count > 3
+
+
+def run(application: Application, truth: Truth) -> None:
     done = []
     for _ in range(STEPS):
         done.append(application.step())

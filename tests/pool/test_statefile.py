@@ -223,6 +223,23 @@ def test_many_who_fold_and_read_at_once_agree(folder: Path, write: Callable[...,
     assert [other.wait(30) for other in others] == [0, 0, 0]
 
 
+def test_a_fold_in_the_midst_of_a_reading_loses_nothing(
+    folder: Path, write: Callable[..., StateFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counters never fall, even where a reader could not get the lock: before the first fold there is none."""
+    for _ in range(3):
+        write().close()
+    list_names = reading._state_names
+
+    def fold_first(opened: Folder) -> Any:
+        monkeypatch.undo()
+        assert reading.fold(folder) == 3
+        return list_names(opened)
+
+    monkeypatch.setattr(reading, "_state_names", fold_first)
+    assert reading.read(folder).ended["shop"].checkouts == 15
+
+
 def test_call_sites_of_ended_processes_are_bounded(folder: Path, write: Callable[..., StateFile]) -> None:
     """Each deploy may bring new names; the sum keeps the 200 greatest and adds the rest up."""
     sites = {f"module{number}:function": 1 + number for number in range(500)}

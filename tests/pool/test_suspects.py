@@ -57,7 +57,15 @@ def causes(checkout: Checkout, **context: Any) -> list[str]:
 
 
 def owned(state: OwnerState, age: float, **changes: Any) -> Checkout:
-    return replace(CHECKOUT, age=age, owner=Owner("thread", "worker", state), **changes)
+    """Checked out `age` seconds ago by an owner that died at once, if it is dead."""
+    return replace(CHECKOUT, age=age, owner=Owner("thread", "worker", state, age if state == "dead" else 0), **changes)
+
+
+def test_a_dead_owner_counts_from_its_death() -> None:
+    """However long it had held the connection before: its successor may be about to close it."""
+    just_died = replace(CHECKOUT, age=3600.0, owner=Owner("thread", "worker", "dead", 4.9))
+    assert causes(just_died) == []
+    assert causes(replace(just_died, owner=Owner("thread", "worker", "dead", 5.1))) == ["owner_dead"]
 
 
 def test_a_dead_owner_after_five_seconds() -> None:

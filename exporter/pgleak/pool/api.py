@@ -13,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from pgleak.pool import checkouts, drivers, events, marks, owner, statefile
 from pgleak.pool.ledger import LEDGER
+from pgleak.pool.limits import limits_from_environment
 from pgleak.pool.monitor import Monitor
 from pgleak.pool.origin import capture
 from pgleak.pool.snapshot import Limits
@@ -40,6 +41,7 @@ class _State:
     lock = threading.RLock()
     original_init: Any = None  # Engine.__init__, while every engine is watched
     default_name: str | None = None
+    limits_known = False  # given in code, or read from the environment
     follows_forks = False
     observing = False  # `observe()` alone: no thread, no file
 
@@ -59,15 +61,17 @@ def instrument(
 
     `name` is the `pool` label, by default the engine's host:port/database. `application_name` is what the server is
     told where the user gave none, by default `name`, else PGLEAK_APPLICATION_NAME, else the program's name. `limits`
-    and `on_suspect` hold for the whole process; the callback runs on pgleak's own thread, once per suspect.
+    and `on_suspect` hold for the whole process; the callback runs on pgleak's own thread, once per suspect. Without
+    `limits` those of the environment hold, PGLEAK_DEAD_OWNER and so on.
     Calling it again changes what is given anew and nothing else. Raises TypeError for what is not an engine.
     """
     sync_engine = None if engine is None else _sync_engine(engine)
     with _state.lock:
         _install()
         _state.observing = False
-        if limits is not None:
-            LEDGER.limits = limits
+        if limits is not None or not _state.limits_known:
+            LEDGER.limits = limits or limits_from_environment()
+            _state.limits_known = True
         if on_suspect is not None:
             MONITOR.reporter.on_suspect = on_suspect
         if sync_engine is None:
@@ -112,6 +116,7 @@ def uninstrument(engine: AnyEngine | None = None) -> None:
             MONITOR.reporter.on_suspect = None
             LEDGER.limits = Limits()
             _state.observing = False
+            _state.limits_known = False
         checkouts.forget()
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 #: Raised by one whenever a field is added, removed or moved, or a bucket changes: readers skip files of another version.
-VERSION = 1
+VERSION = 2
 
 _LARGEST = 2**63 - 1  # beyond it no counter of ours comes, and far beyond it no float
 
@@ -99,6 +99,7 @@ class _Writer:
         held = [checkout for pool in snapshot.pools for checkout in pool.checkouts]
         stacks = dict.fromkeys(stack for checkout in held for stack in (checkout.frames, checkout.standing))
         stacks |= dict.fromkeys(made.frames for pool in snapshot.pools for made in pool.made)
+        stacks |= dict.fromkeys(frames for pool in snapshot.pools for frames in pool.orphaned_at)
         frames = dict.fromkeys(frame for stack in stacks for frame in stack)
         self._texts(frame.module for frame in frames)
         self._texts(frame.function for frame in frames)
@@ -122,6 +123,7 @@ class _Writer:
         self._integers(self._stacks[made.frames] for made in pool.made)
         self._integers(made.engines for made in pool.made)
         self._integers(made.unused for made in pool.made)
+        self._integers(self._stacks[frames] for frames in pool.orphaned_at)
 
     def _backends(self, backends: Sequence[Backend]) -> None:
         self._integers(each.pid or 0 for each in backends)
@@ -140,6 +142,7 @@ class _Writer:
         self._integers(_OWNER_KINDS.index(each.owner.kind) for each in checkouts)
         self._texts(each.owner.name for each in checkouts)
         self._integers(_OWNER_STATES.index(each.owner.state) for each in checkouts)
+        self._numbers(each.owner.dead_for for each in checkouts)
         self._integers(self._stacks[each.standing] for each in checkouts)
         self._texts(each.context for each in checkouts)
         expected = [(index, each.expected) for index, each in enumerate(checkouts) if each.expected is not None]
@@ -219,6 +222,7 @@ class _Reader:
             sites=self._sites(),
             counters=self._counters(),
             made=tuple(self._made()),
+            orphaned_at=tuple([self._stacks[index] for index in next(self._integers)]),
         )
 
     def _made(self) -> Iterable[EngineSite]:
@@ -236,7 +240,8 @@ class _Reader:
         checked_out_at, ages = next(self._numbers), next(self._numbers)
         kinds, places = self._words(_HOLDERS), self._words(_PLACES)
         sites, frames = self._texts(), list(map(stack, next(self._integers)))
-        owners = list(map(_owner, *_equally_long(self._words(_OWNER_KINDS), self._texts(), self._words(_OWNER_STATES))))
+        owner = self._words(_OWNER_KINDS), self._texts(), self._words(_OWNER_STATES), next(self._numbers)
+        owners = list(map(_owner, *_equally_long(*owner)))
         standing, contexts = list(map(stack, next(self._integers))), self._texts()
         expected: list[Expected | None] = [None] * len(numbers)
         for index, name, max_seconds in zip(next(self._integers), self._texts(), next(self._numbers), strict=True):

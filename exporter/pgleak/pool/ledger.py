@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from itertools import count
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from weakref import ref
 
@@ -81,8 +82,8 @@ class Connection:
     """One connection to the server, from connect to close, whatever pool record it is in."""
 
     __slots__ = (
-        "__weakref__", "detached", "driver", "engine", "inherited", "key", "opened", "out", "pid", "pool", "reason", "server",
-        "shared", "uses",
+        "__weakref__", "detached", "driver", "engine", "inherited", "key", "last", "opened", "out", "pid", "pool", "reason",
+        "server", "shared", "uses",
     )  # fmt: skip
 
     def __init__(self, key: int, engine: WatchedEngine, opened: float) -> None:
@@ -95,6 +96,7 @@ class Connection:
         self.server = ""
         self.out: Holding | None = None
         self.shared: tuple[Holding, ...] = ()  # a StaticPool hands the same connection out many times
+        self.last: Stack = ()  # of the checkout that was returned last
         self.detached = False
         self.inherited = False  # opened by the parent process
         self.reason = ""
@@ -109,6 +111,23 @@ class Connection:
             return False
         self.shared = (*(each for each in self.shared if each[6]() is not None), holding)
         return True
+
+    def returned(self) -> None:
+        """Back in its pool; by the collector where the proxy that was handed out is gone."""
+        holding = self.out
+        if holding is None:
+            return
+        self.out = None
+        self.last = holding[3]
+        if self.shared:
+            self.shared += (holding,)
+        used = monotonic() - holding[1]
+        if holding[6]() is None:
+            self.engine.ledger.lost(holding, used, collected=True)
+        else:
+            site = holding[5]
+            site.counts[bisect_left(SITE_BOUNDS, used)] += 1
+            site.seconds += used
 
 
 class WatchedEngine:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from pgleak.pool.folder import StrPath
+    from pgleak.pool.snapshot import Checkout
 
 #: A process that holds its lock and has not written for so long hangs: five writes were due.
 STALE_AFTER = 10.0
@@ -41,6 +42,7 @@ ENDED = f"ended-{VERSION}"
 _USELESS = 3600.0  # seconds after which an ended process's file that cannot be read is removed
 _SITES = 200  # per pool and counter, for ended processes; what is beyond is kept under (other)
 _POOLS = 500
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,8 @@ class Reading:
 def read(path: StrPath, *, now: Callable[[], float] = time.monotonic) -> Reading:
     """Read every file in the folder. Never raises: what cannot be read is in `skipped` or `problem`."""
     try:
-        with Folder(path) as folder, folder.shared():
-            return _read(folder, now())
+        with Folder(path) as folder:
+            return _read_at_one_moment(folder, now)
     except FolderError as error:
         return Reading(problem=error.reason)
     except OSError:
@@ -92,6 +94,18 @@ def fold(path: StrPath) -> int:
                 return _fold(folder) if alone else 0
     except (FolderError, OSError):
         return 0
+
+
+def _read_at_one_moment(folder: Folder, now: Callable[[], float]) -> Reading:
+    """Where the lock cannot be had in time, a reading in the midst of which somebody folded is thrown away."""
+    found = Reading()
+    for _ in range(_ATTEMPTS):
+        with folder.shared():
+            before = folder.identity(ENDED)
+            found = _read(folder, now())
+            if folder.identity(ENDED) == before:
+                break
+    return found
 
 
 def _read(folder: Folder, now: float) -> Reading:
@@ -280,8 +294,12 @@ def _top(counts: Mapping[str, int]) -> Mapping[str, int]:
 
 def _aged(snapshot: ProcessSnapshot, silence: float) -> ProcessSnapshot:
     """A hung process still holds what it held; its ages went on."""
-    pools = tuple(
-        replace(pool, checkouts=tuple(replace(held, age=held.age + silence) for held in pool.checkouts))
-        for pool in snapshot.pools
-    )
+
+    def aged(held: Checkout) -> Checkout:
+        owner = held.owner
+        if owner.state == "dead":
+            owner = replace(owner, dead_for=owner.dead_for + silence)
+        return replace(held, age=held.age + silence, owner=owner)
+
+    pools = tuple(replace(pool, checkouts=tuple(map(aged, pool.checkouts))) for pool in snapshot.pools)
     return replace(snapshot, pools=pools)

@@ -236,7 +236,12 @@ def _without_idle_sites(snapshot: ProcessSnapshot) -> ProcessSnapshot:
 
 def _without_stacks(snapshot: ProcessSnapshot) -> ProcessSnapshot:
     pools = tuple(
-        replace(pool, made=(), checkouts=tuple(replace(held, frames=(), standing=()) for held in pool.checkouts))
+        replace(
+            pool,
+            made=(),
+            orphaned_at=(),
+            checkouts=tuple(replace(held, frames=(), standing=()) for held in pool.checkouts),
+        )
         for pool in snapshot.pools
     )
     return replace(snapshot, pools=pools)

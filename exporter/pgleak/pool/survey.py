@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from pgleak.pool.ledger import Connection, Holding, Ledger, PoolLedger, Site, WatchedEngine
     from pgleak.pool.origin import Stack
-    from pgleak.pool.snapshot import Limits, Place
+    from pgleak.pool.snapshot import Frame, Limits, Place
 
 
 def survey(
@@ -59,6 +59,7 @@ def _is_blank(pool: PoolLedger) -> bool:
 def _pool(ledger: Ledger, pool: PoolLedger, wall: float, now: float) -> PoolSnapshot:
     idle: list[Backend] = []
     orphans: list[Backend] = []
+    orphaned_at: list[tuple[Frame, ...]] = []
     checkouts: list[Checkout] = []
     for connection in pool.connections.copy().values():
         holding = holding_of(connection)
@@ -70,6 +71,7 @@ def _pool(ledger: Ledger, pool: PoolLedger, wall: float, now: float) -> PoolSnap
             idle.append(backend)
         elif place != "inherited":
             orphans.append(backend)
+            orphaned_at.append(resolve(connection.last))
     watched = list(pool.engines.copy().values())
     engines = [engine for engine in (each.engine() for each in watched) if engine is not None]
     return PoolSnapshot(
@@ -86,6 +88,7 @@ def _pool(ledger: Ledger, pool: PoolLedger, wall: float, now: float) -> PoolSnap
         sites=_statistics(pool),
         counters=_counters(pool),
         made=tuple(_made(pool, watched, ledger.limits, now)),
+        orphaned_at=tuple(orphaned_at),
     )
 
 
@@ -134,7 +137,7 @@ def _checkout(holding: Holding, backend: Backend, place: Place, wall: float, now
     number, started, owner, stack, session, site, _, marks = holding
     age = max(now - started, 0.0)
     frames = resolve(stack)
-    description, standing = owner.describe()
+    description, standing = owner.describe(now)
     return Checkout(
         number=number,
         backend=backend,

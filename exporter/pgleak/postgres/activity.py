@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 HIDDEN = "(hidden)"
 """State of connections whose state the exporter's role may not see."""
 
+STATES: dict[str, str] = {
+    "active": "Runs a query.",
+    "idle": "Waits for its client, outside of a transaction.",
+    "idle in transaction": "Waits for its client, inside of a transaction.",
+    "idle in transaction (aborted)": "The same, after an error in the transaction.",
+    "fastpath function call": "Runs a function by the fast-path interface.",
+    "disabled": "`track_activities` is off for its role, database or session.",
+    "starting": "Has not logged in yet (PostgreSQL 18 and later), under the application `(starting)`.",
+    "(unknown)": "The server gives no state.",
+    HIDDEN: "The exporter's role may not see it.",
+}
+"""State -> what it means: those of ``pg_stat_activity``, and in brackets our own; the values of the label ``state``."""
+
 LOCAL = "(local)"
 """Client address of connections over a Unix socket."""
 

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from pgleak.postgres.evidence import Packed
     from pgleak.settings import Settings, Target
 
+_ROLE = """
+SELECT current_user::text,
+    EXISTS (SELECT FROM pg_settings WHERE name = 'reserved_connections' AND pending_restart)
+"""
+
 Level = Literal["ok", "info", "warn", "fail"]
 
 REMEDIES: dict[str, str] = {
@@ -90,13 +95,13 @@ def _check_server(
         started = clock()
         packs = activity.packed(connection.execute(load("activity"), deadline))
         took = (clock() - started) * 1000
-        ((user,),) = connection.execute("SELECT current_user::text", deadline)
+        ((user, waits),) = connection.execute(_ROLE, deadline)
     except ReadError as error:
         yield _failure("readable", error)
         return
     yield _role(str(user), server)
     yield _privileges(server)
-    yield _reserved(server, connection.server_version)
+    yield _reserved(server, connection.server_version, restart_is_due=bool(waits))
     yield _capacity(activity.used(packs), server)
     yield _largest(packs, settings)
     yield Finding("ok", "reading", f"pg_stat_activity read in {took:.1f} ms")
@@ -132,7 +137,7 @@ def _privileges(server: activity.Server) -> Finding:
     return Finding("warn", "privileges", role.BLIND, role.BLIND_REMEDY)
 
 
-def _reserved(server: activity.Server, version: int) -> Finding:
+def _reserved(server: activity.Server, version: int, *, restart_is_due: bool) -> Finding:
     if version // 10000 < FIRST_WITH_RESERVED:
         return Finding(
             "info",
@@ -143,7 +148,10 @@ def _reserved(server: activity.Server, version: int) -> Finding:
     if server.superuser or (server.may_use_reserved and server.reserved):
         return Finding("ok", "reserved slots", "can log in when every ordinary slot is taken")
     missing = [] if server.may_use_reserved else ["GRANT pg_use_reserved_connections to the role"]
-    missing += [] if server.reserved else ["set reserved_connections to 2 or so (needs a restart)"]
+    if restart_is_due:
+        missing.append("restart the server: reserved_connections was changed and waits for that (pending_restart)")
+    elif not server.reserved:
+        missing.append("set reserved_connections to 2 or so (needs a restart)")
     return Finding(
         "warn",
         "reserved slots",

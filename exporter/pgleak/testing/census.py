@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -145,7 +146,7 @@ def is_in_memory(watched: WatchedEngine) -> bool:
 
 def _checkout(pool: str, holding: Holding, place: Place, *, unsaved: str = "", is_collected: bool = False) -> Leftover:
     number, _, owner, stack, is_session, _, _, _ = holding
-    description, standing = owner.describe()
+    description, standing = owner.describe(monotonic())
     return Leftover(
         kind="session" if is_session else "connection",
         number=number,

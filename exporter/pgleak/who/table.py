@@ -53,7 +53,7 @@ def _server(server: ServerState, full: float | None) -> str:
     if server.reason:
         return f"! {server.name:<16.16} cannot be read: {server.reason}"
     filled = min(_BAR, round(_BAR * server.used / server.usable)) if server.usable else 0
-    outlook = "" if full is None else "  full now" if not full else f"  full in {duration(full)} at this pace"
+    outlook = "" if full is None else "  full now" if not full else f"  full in {duration(full)}"
     mark = " " if full is None else "!"
     bar = "#" * filled + "." * (_BAR - filled)
     return f"{mark} {server.name:<16.16} {server.used:>5} of {server.usable} usable [{bar}]{outlook}"

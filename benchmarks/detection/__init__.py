@@ -1,0 +1,1 @@
+"""How well the rules tell leaks from load: python -m benchmarks.detection [FOLDER OF TRACES]"""

@@ -1,0 +1,146 @@
+"""What the alerts were worth: found or missed, how early, at what size, and how often for nothing."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from benchmarks.detection.engine import Firing
+    from benchmarks.detection.trace import Leak, Truth
+
+HOUR = 3600
+WEEK = 7 * 86400
+WARM_UP = 12 * HOUR
+"""All applications of a trace start cold: what fires before is not counted, unless a leak begins within 18 h."""
+
+TICKETS = ("PgleakLeakSuspected", "PgleakConnectionGrowth")
+PAGES = ("PgleakExhaustionPredicted", "PgleakServerNearlyFull")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One leak, and when it was spoken of first; ``lead`` is the share of its time that is left then, 0 when missed."""
+
+    lead: float
+    hours: float  # from the first leaked connection to the end
+    leaked: int | None = None  # connections leaked by then
+    exhausts: bool = False
+
+
+@dataclass(slots=True)
+class Score:
+    """Sums over traces."""
+
+    tickets: list[Found] = field(default_factory=list)
+    pages: list[Found] = field(default_factory=list)  # of leaks that fill the server
+    wrong: int = 0  # leaks during which another application was accused
+    false_tickets: int = 0
+    false_pages: int = 0
+    server_weeks: float = 0.0
+    application_weeks: float = 0.0
+
+    def add(self, other: Score) -> None:
+        self.tickets += other.tickets
+        self.pages += other.pages
+        self.wrong += other.wrong
+        self.false_tickets += other.false_tickets
+        self.false_pages += other.false_pages
+        self.server_weeks += other.server_weeks
+        self.application_weeks += other.application_weeks
+
+
+def judge(
+    truth: Truth, firings: Iterable[Firing], tickets: Sequence[str] = TICKETS, pages: Sequence[str] = PAGES
+) -> Score:
+    """Score one trace. An alert that names nobody is right whenever anything leaks."""
+    first = min((leak.start for leak in truth.leaks), default=truth.t_end) - truth.t0
+    from_second = 0 if first < 18 * HOUR else WARM_UP
+    mine = [firing for firing in firings if firing.server == truth.name and firing.begin >= from_second]
+    spoken = [firing for firing in mine if firing.alert in tickets]
+    paged = [firing for firing in mine if firing.alert in pages]
+    score = Score()
+    for leak in truth.leaks:
+        score.tickets.append(_found(truth, leak, [f for f in spoken if _names(f, leak)]))
+        if truth.exhausted_at:
+            score.pages.append(_found(truth, leak, paged))
+        score.wrong += any(not _excused(truth, f) and f.begin >= leak.start - truth.t0 for f in spoken)
+    score.false_tickets = sum(not _excused(truth, firing) for firing in spoken)
+    score.false_pages = sum(firing.begin < first for firing in paged)
+    total = truth.t_end - truth.t0 - from_second
+    score.server_weeks = total / WEEK
+    leaking = {(leak.usename, leak.application_name): leak.start for leak in reversed(truth.leaks)}
+    score.application_weeks = sum(
+        max(leaking.get(name, truth.t_end) - truth.t0 - from_second, 0) / WEEK for name in truth.applications
+    )
+    return score
+
+
+def _names(firing: Firing, leak: Leak) -> bool:
+    if not firing.application_name and not firing.usename:
+        return True
+    return (firing.usename, _shown(firing.application_name)) == (leak.usename, leak.application_name)
+
+
+def _shown(label: str) -> str:
+    return "" if label == "(unset)" else label
+
+
+def _excused(truth: Truth, firing: Firing) -> bool:
+    """Whether the application leaks by then, or only growth was said of one that grows without end."""
+    if any(_names(firing, leak) and firing.begin >= leak.start - truth.t0 for leak in truth.leaks):
+        return True
+    grows = (firing.usename, _shown(firing.application_name)) in truth.growing
+    return firing.alert == "PgleakConnectionGrowth" and grows
+
+
+def _found(truth: Truth, leak: Leak, firings: Sequence[Firing]) -> Found:
+    begin = leak.start - truth.t0
+    end = min(truth.exhausted_at or truth.t_end, leak.starved_at or truth.t_end) - truth.t0
+    hours = (end - begin) / HOUR
+    at = min((f.begin for f in firings if begin <= f.begin <= end), default=None)
+    if at is None or end <= begin:
+        return Found(0.0, hours, None, exhausts=bool(truth.exhausted_at))
+    leaked = _leaked(leak, at) if leak.leaked else None
+    return Found((end - at) / (end - begin), hours, leaked, exhausts=bool(truth.exhausted_at))
+
+
+def _leaked(leak: Leak, second: int) -> int:
+    """Between two entries a straight line."""
+    index = min(second // 1800, len(leak.leaked) - 1)
+    before, after = leak.leaked[index], leak.leaked[min(index + 1, len(leak.leaked) - 1)]
+    return round(before + (after - before) * (second % 1800) / 1800)
+
+
+def row(score: Score) -> list[str]:
+    """The figures of a table's line; a dash where there is nothing to judge."""
+    leads = [found.lead for found in score.tickets]
+    paged = [found.lead for found in score.pages]
+    sizes = [found.leaked for found in score.tickets if found.leaked is not None]
+    return [
+        f"{sum(lead > 0 for lead in leads)}/{len(leads)}" if leads else "-",
+        f"{statistics.median(leads):.2f}" if leads else "-",
+        f"{low(leads):.2f}" if leads else "-",
+        f"{statistics.median(sizes):.0f}" if sizes else "-",
+        str(score.wrong),
+        f"{score.false_tickets / score.application_weeks:.3f}" if score.application_weeks else "-",
+        f"{score.false_tickets / score.server_weeks:.2f}" if score.server_weeks else "-",
+        f"{sum(lead > 0 for lead in paged)}/{len(paged)}" if paged else "-",
+        f"{statistics.median(paged):.2f}" if paged else "-",
+        f"{score.false_pages / score.server_weeks:.3f}" if score.server_weeks else "-",
+    ]
+
+
+HEADINGS = (
+    "tickets", "lead", "p10", "leaked", "wrong app", "false/app-week", "false/server-week", "pages", "page lead",
+    "false pages/server-week",
+)  # fmt: skip
+
+
+def low(values: Sequence[float]) -> float:
+    """The 10th percentile."""
+    ordered = sorted(values)
+    return ordered[int(0.1 * (len(ordered) - 1))]
