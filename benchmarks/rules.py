@@ -56,6 +56,12 @@ ROUNDS = 2
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}
 _DURATION = re.compile(r"(\d+)([smhdw])")
 _SELECTOR = re.compile(r"([a-zA-Z_][\w:]*)(?:\{[^}]*\})?(?:\[([^\]:]+)[^\]]*\])?(?:\s+offset\s+(\w+))?")
+_LEVELS = {
+    "application": ("server", "usename", "application_name"),
+    "server": ("server",),
+    "role": ("server", "usename"),
+    "database": ("server", "datname"),
+}
 _VALUES = {
     "state": ("active", "idle", "idle in transaction"),
     "evidence": ("stuck_in_transaction", "never_reused", "passed_over"),
@@ -115,9 +121,8 @@ def families(groups: list[dict[str, Any]]) -> list[Family]:
             if "record" in rule:
                 recorded.setdefault(rule["record"], []).append((rule, seconds(group.get("interval", "1m"))))
     for name, rules in recorded.items():
-        level = name.partition(":")[0]
-        keys = ("server", "usename", "application_name") if level == "application" else ("server",)
-        own = dict.fromkeys(keys, ("",))
+        own = dict.fromkeys(_LEVELS[name.partition(":")[0]], ("",))
+        level = "application" if "application_name" in own else "server"
         labels = [{**own, **{key: (str(value),) for key, value in rule.get("labels", {}).items()}} for rule, _ in rules]
         step = max(step for _, step in rules)
         # What is slow enough to be kept for long is kept for all of the time.
