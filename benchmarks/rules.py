@@ -56,6 +56,18 @@ ROUNDS = 2
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}
 _DURATION = re.compile(r"(\d+)([smhdw])")
 _SELECTOR = re.compile(r"([a-zA-Z_][\w:]*)(?:\{[^}]*\})?(?:\[([^\]:]+)[^\]]*\])?(?:\s+offset\s+(\w+))?")
+_HEALTHY = {
+    "pgleak_connections": 3,
+    "pgleak_used_connections": 450,
+    "pgleak_usable_connections": 970,
+    "pgleak_up": 1,
+    "pgleak_login_success": 1,
+    "pgleak_stats_visible": 1,
+    "pgleak_state_folder_readable": 1,
+    "sqlalchemy_pool_processes": 4,
+    "sqlalchemy_pool_engines": 4,
+    "sqlalchemy_pool_server_connections_max": 15,
+}
 _LEVELS = {
     "application": ("server", "usename", "application_name"),
     "server": ("server",),
@@ -83,8 +95,8 @@ class Family:
     reach: int
     is_scraped: bool
 
-    def series(self, applications: int, target: str = "") -> Iterator[str]:
-        """The series; `target` is what a scrape adds."""
+    def series(self, applications: int, target: str = "") -> Iterator[tuple[str, int]]:
+        """Yield each series with its value; `target` is what a scrape adds."""
         rare = "suspected" in self.name
         step = {"application": 100 if rare else 1, "server": PER_SERVER}[self.level]
         for number in range(0, applications, step):
@@ -96,7 +108,16 @@ class Family:
             for alternative in self.labels:
                 pairs = [[f'{key}="{value}"' for value in own.get(key, values)] for key, values in alternative.items()]
                 for chosen in itertools.product(*pairs):
-                    yield f"{self.name}{{{','.join((*chosen, target) if target else chosen)}}}"
+                    labels = ",".join((*chosen, target) if target else chosen)
+                    yield f"{self.name}{{{labels}}}", self._value(number)
+
+    def _value(self, number: int) -> int:
+        """What is there where nothing is wrong; in one application of a hundred, something is."""
+        if number % 100 == 0 and ("suspect" in self.name or "overdue" in self.name):
+            return 12
+        if self.is_scraped:
+            return _HEALTHY.get(self.name, 0)
+        return 0 if "suspect" in self.name else 9
 
 
 def seconds(duration: str) -> int:
@@ -139,14 +160,12 @@ def backfill(data: Path, everything: list[Family], applications: int, now: int, 
         with text.open("w") as output:
             for family in everything:
                 first = max(start, (now - family.reach) // family.step * family.step)
-                times = [
-                    f" {3 + moment // 7200 % 5} {moment}\n"
-                    for moment in range(first, min(start + BLOCK, now), family.step)
-                ]
+                times = [f" {moment}\n" for moment in range(first, min(start + BLOCK, now), family.step)]
                 if times:
                     output.write(f"# TYPE {family.name} unknown\n")
-                    for series in family.series(applications, target if family.is_scraped else ""):
-                        output.write(series + series.join(times))
+                    for series, value in family.series(applications, target if family.is_scraped else ""):
+                        sample = f"{series} {value}"
+                        output.write(sample + sample.join(times))
                         total += len(times)
             output.write("# EOF\n")
         options = [f"--max-block-duration={BLOCK}s", "-q"]
@@ -160,7 +179,8 @@ class Endpoint(ThreadingHTTPServer):
 
     def __init__(self, everything: list[Family], applications: int) -> None:
         scraped = [family for family in everything if family.is_scraped]
-        self.page = "".join(f"{series} 3\n" for family in scraped for series in family.series(applications)).encode()
+        lines = (f"{series} {value}\n" for family in scraped for series, value in family.series(applications))
+        self.page = "".join(lines).encode()
         self.size = self.page.count(b"\n")
         super().__init__((LOOPBACK, 0), _Handler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -266,7 +286,7 @@ def watch(process: subprocess.Popen[bytes], port: int, log: Path) -> tuple[dict[
         if begun is not None and rounds >= begun[1] + ROUNDS:
             used = (processor_seconds(process.pid) - begun[0]) / (rounds - begun[1])
             return {name: statistics.median(list(found.values())[1:]) for name, found in seen.items()}, used
-        time.sleep(1)
+        time.sleep(5)
 
 
 def main() -> None:
