@@ -80,7 +80,7 @@ def main() -> None:
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgleak-story-")))
             server.backfill(folder, samples.lines())
-            prometheus, end, every = stack.enter_context(server.running(folder, [])), samples.END, samples.STEP
+            prometheus, end, every = stack.enter_context(server.running(folder)), samples.END, samples.STEP
         draw(prometheus, Span(end - options.hours * 3600, end, every), chosen, options.folder, top=options.top)
 
 

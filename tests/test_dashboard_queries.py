@@ -86,26 +86,21 @@ def test_each_exception_is_a_query_that_exists() -> None:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes the running demo, both halves."""
+    """The running demo's Prometheus, which scrapes both halves of it and has the rules loaded, with minutes for hours."""
     folder = tmp_path_factory.mktemp("demo")
     with (folder / "said").open("w+") as output:
         command = [sys.executable, "-u", "-m", "pgleak", "demo"]
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:
-            said = Path(output.name)
-            wait_until(lambda: address(said) is not None, timeout=90, what="the demo to say where its metrics are")
-            targets = [{"targets": [address(said)]}]
-            jobs = [{"job_name": "pgleak", "scrape_interval": "1s", "static_configs": targets}]
-            with server.running(folder, jobs) as prometheus:
-                yield prometheus
+            yield server.Prometheus(wait_until(partial(address, Path(output.name)), timeout=90, what="its Prometheus"))
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(60)
 
 
-def address(said: Path) -> str | None:
-    found = re.search(r"metrics +http://([\d.:]+)/metrics", said.read_text())
-    return found[1] if found else None
+def address(said: Path) -> str:
+    found = re.search(r"(http://[\d.:]+)/graph", said.read_text())
+    return found[1] if found else ""
 
 
 def test_every_panel_of_the_running_demo_shows_something(demo: Prometheus) -> None:
@@ -145,7 +140,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus
     """A Prometheus with the story's last day and the hours before that it needs, coarser than for the pictures."""
     folder, step = tmp_path_factory.mktemp("story"), 240.0
     server.backfill(folder, samples.lines(samples.END - 26 * 3600, step))
-    with server.running(folder, []) as prometheus:
+    with server.running(folder) as prometheus:
         yield prometheus, Span(samples.END - 86400, samples.END, step)
 
 

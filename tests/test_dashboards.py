@@ -94,7 +94,7 @@ def test_variables_are_used_and_carried_along(board: dict[str, Any]) -> None:
     for name in names:
         assert re.search(rf"\$\{{?{name}\b", text), f"${name} is not used"
     asked = set(re.findall(r"\$\{?(\w+)", " ".join(str(expr) for expr in _values(board["panels"], "expr"))))
-    assert asked <= {*names, "__range", "__rate_interval"}
+    assert asked <= {*names, "__range", "__interval", "__rate_interval"}
     (siblings,) = board["links"]
     assert siblings["includeVars"]
     assert siblings["keepTime"]
@@ -193,6 +193,14 @@ def test_queries_name_series_of_the_catalogue_only(panel: dict[str, Any]) -> Non
         assert not RULES.search(target["expr"]) or (named and " or " in target["expr"])
 
 
+def test_what_is_asked_of_the_rules_is_recorded_by_them() -> None:
+    groups = yaml.safe_load((build.FOLDER / "rules.yml").read_text())["groups"]
+    recorded = {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
+    asked = set(RULES.findall(json.dumps(list(BOARDS.values()))))
+    assert asked
+    assert asked <= recorded
+
+
 @each_panel
 def test_queries_follow_the_rules_of_grafanas_linter(panel: dict[str, Any]) -> None:
     """Each scraped series is of the chosen jobs, and a rate is over an interval that always holds enough samples."""
@@ -223,8 +231,14 @@ def test_each_exception_from_the_linter_is_needed_and_has_a_reason() -> None:
 
     by_rules = {one["title"] for one in panels if any(RULES.search(target["expr"]) for target in one["targets"])}
     assert listed("target-job-rule") == by_rules
-    odd = {one["title"] for one in panels if one["fieldConfig"]["defaults"]["unit"] in RATES}
-    assert listed("panel-units-rule") == odd
+    assert listed("panel-units-rule") == {one["title"] for one in panels if _unit(one) in RATES}
+
+
+def _unit(panel: dict[str, Any]) -> str:
+    """The unit that the linter takes for the panel's: the last of an override, else the panel's own."""
+    overrides = [one for override in panel["fieldConfig"]["overrides"] for one in override["properties"]]
+    units = [panel["fieldConfig"]["defaults"]["unit"], *(one["value"] for one in overrides if one["id"] == "unit")]
+    return str(units[-1])
 
 
 @each_panel

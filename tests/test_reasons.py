@@ -69,3 +69,10 @@ def test_a_broken_password_file_is_a_reason_and_names_the_file(postgres16: Embed
     reading = watching.read(Reader(one, watching.settings(one)))
     assert reading.reason == "configuration"
     assert str(missing) in reading.detail
+
+
+def test_what_was_said_comes_without_what_every_message_repeats_but_with_the_socket_that_libpq_chose() -> None:
+    refused = 'connection to server at "db1" (10.0.0.1), port 5432 failed: Connection refused\n\tIs the server running?'
+    assert first_line(psycopg2.OperationalError(refused)) == "Connection refused"
+    missing = 'connection to server on socket "/tmp/.s.PGSQL.5432" failed: No such file or directory\n'
+    assert first_line(psycopg2.OperationalError(missing)) == 'socket "/tmp/.s.PGSQL.5432": No such file or directory'

@@ -176,7 +176,7 @@ def test_libpq_moves_on_from_a_black_hole_to_the_next_host(
     there = Dsn.parse(postgres16.dsn()).parameters()
     dsn = f"host=127.0.0.1,{there['host']} port={black_hole},{there['port']} user=postgres dbname=postgres"
     one = Target("db", Dsn.parse(dsn))
-    reader = Reader(one, watching.settings(one, timeouts=Timeouts(scrape=20.0, connect=10.0)))
+    reader = Reader(one, watching.settings(one, timeouts=Timeouts(scrape=20.0, connect=5.0)))
     readers.append(reader)
     assert watching.read(reader, 20).server
 

@@ -75,7 +75,9 @@ class People:
         hour, weekday = world.now % DAY / HOUR, (world.now // DAY + 3) % 7
         level = 0.05 if weekday >= 5 else 1.0 if 8.5 <= hour < 17.5 else 0.03
         peak = 3.0 if 8.5 <= hour < 9.75 and weekday < 5 else 0.5
-        if len(self._held) < self.count * self.windows and random.random() < self.count * level * peak * STEP / (4 * HOUR):
+        if len(self._held) < self.count * self.windows and random.random() < self.count * level * peak * STEP / (
+            4 * HOUR
+        ):
             ends = world.now + random.expovariate(1 / (3 * HOUR))
             if random.random() < self.overnight:
                 ends += 16 * HOUR

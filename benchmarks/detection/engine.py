@@ -58,19 +58,25 @@ def build() -> Path:
         )
     _CACHE.mkdir(exist_ok=True)
     binary = _CACHE / "detection-engine"
-    done = subprocess.run([go, "build", "-o", str(binary), "."], cwd=HERE / "engine", capture_output=True, text=True)
+    done = subprocess.run(
+        [go, "build", "-o", str(binary), "."], check=False, cwd=HERE / "engine", capture_output=True, text=True
+    )
     if done.returncode:
         raise EngineError(f"go build failed in {HERE / 'engine'}:\n{done.stderr[-2000:]}")
     return binary
 
 
 def run(
-    binary: Path, files: Sequence[Path], scraping: Scraping, rules: Iterable[Path] = (RULES, BASELINES), groups: str = ""
+    binary: Path,
+    files: Sequence[Path],
+    scraping: Scraping,
+    rules: Iterable[Path] = (RULES, BASELINES),
+    groups: str = "",
 ) -> list[Firing]:
     """Return all alerts that fired. ``groups`` chooses groups of rules by the begin of their names."""
     command = [str(binary), f"-lost={scraping.lost}", f"-every={scraping.every}", f"-groups={groups}"]
     command += [f"-rules={path}" for path in rules]
-    done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True)
+    done = subprocess.run([*command, *map(str, files)], check=False, capture_output=True, text=True)
     if done.returncode:
         raise EngineError(f"the engine failed:\n{done.stderr[-2000:]}")
     return list(_firings(map(json.loads, done.stdout.splitlines())))
@@ -85,13 +91,15 @@ def _firings(events: Iterable[dict[str, object]]) -> Iterable[Firing]:
         second = int(str(event["second"]))
         if event["firing"]:
             begun[key] = Firing(
-                str(event["alert"]),
-                *(labels.get(name, "") for name in ("server", "usename", "application_name", "severity")),
-                second,
-                None,
-                float(str(event["value"])),
+                alert=str(event["alert"]),
+                server=labels.get("server", ""),
+                usename=labels.get("usename", ""),
+                application_name=labels.get("application_name", ""),
+                severity=labels.get("severity", ""),
+                begin=second,
+                end=None,
+                value=float(str(event["value"])),
             )
         elif key in begun:
             yield replace(begun.pop(key), end=second)
     yield from begun.values()
-

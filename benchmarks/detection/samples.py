@@ -12,6 +12,8 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.detection.trace import STEP, Changes, Truth
+
 from pgleak.postgres.activity import Server, summarise
 from pgleak.postgres.collector import families
 from pgleak.postgres.evidence import Packed
@@ -19,16 +21,14 @@ from pgleak.postgres.names import Namer
 from pgleak.postgres.reader import Reading
 from pgleak.settings import Settings
 
-from benchmarks.detection.trace import STEP, Changes, Truth
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import TextIO
 
-    from pgleak.postgres.activity import Application
-
     from benchmarks.detection.trace import Trace
+
+    from pgleak.postgres.activity import Application
 
 _Series = tuple[Any, ...]
 """The name of a metric, then its labels as pairs."""
@@ -107,8 +107,8 @@ def readings(trace: Trace) -> Iterator[tuple[int, Reading]]:
         if changes.t in truth.down or not rows:
             yield changes.t, Reading(truth.name, reason="connection_refused")
             continue
-        keys = namer.keys(rows, changes.t)
-        applications = namer.remember(summarise(rows, keys, settings.thresholds), changes.t)
+        places = namer.places(rows, changes.t)
+        applications = namer.remember(summarise(rows, places, settings.thresholds), changes.t)
         yield (
             changes.t,
             Reading(
@@ -116,7 +116,6 @@ def readings(trace: Trace) -> Iterator[tuple[int, Reading]]:
                 server=server,
                 used=sum(len(row.session_ms) for row in rows),
                 applications=applications,
-                ignored=frozenset(key for key in applications if namer.ignored(key)),
             ),
         )
 
@@ -176,7 +175,8 @@ class _Sink:
         for family in families([news], self._group_by):
             if family.name in _NAMES:
                 for sample in family.samples:
-                    values[sample.name, *sample.labels.items()] = float(sample.value)
+                    series: _Series = (sample.name, *sample.labels.items())
+                    values[series] = float(sample.value)
         lines = [f"T {t}"]
         lines += [f"X {self._ids[series]}" for series in self._values.keys() - values.keys()]
         for series, value in values.items():

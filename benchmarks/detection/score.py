@@ -53,7 +53,9 @@ class Score:
         self.application_weeks += other.application_weeks
 
 
-def judge(truth: Truth, firings: Iterable[Firing], tickets: Sequence[str] = TICKETS, pages: Sequence[str] = PAGES) -> Score:
+def judge(
+    truth: Truth, firings: Iterable[Firing], tickets: Sequence[str] = TICKETS, pages: Sequence[str] = PAGES
+) -> Score:
     """Score one trace. An alert that names nobody is right whenever anything leaks."""
     first = min((leak.start for leak in truth.leaks), default=truth.t_end) - truth.t0
     from_second = 0 if first < 18 * HOUR else WARM_UP

@@ -43,7 +43,8 @@ class Traffic:
             self._spike_until, self._spike = t + random.uniform(120, 1800), random.uniform(1.5, 3.0)
         spike = self._spike if t <= self._spike_until else 1.0
         growth = (1 + self.growth) ** ((t - t0) / (7 * DAY))
-        return max(self.mean * level * (self.weekend if quiet else 1.0) * (1 + self._wander) * spike * growth, 0.0)
+        requests = self.mean * level * (self.weekend if quiet else 1.0) * (1 + self._wander) * spike * growth
+        return max(float(requests), 0.0)
 
 
 @dataclass(slots=True, eq=False)
@@ -156,10 +157,10 @@ class Service:
         now_busy = min(world.number(mean), capacity)
         peak = min(max(now_busy, world.number(mean * self.burst + 1.5 * mean**0.5), 1), capacity)
         while len(idle) < peak:
-            connection = world.connect(self.identity, process.address)
-            if connection is None:
+            opened = world.connect(self.identity, process.address)
+            if opened is None:
                 break
-            idle.append(connection)
+            idle.append(opened)
         take = idle.pop if self.lifo else idle.popleft
         used = [take() for _ in range(min(peak if self.lifo else count, len(idle)))]
         for connection in reversed(used) if self.lifo else used:

@@ -140,7 +140,7 @@ def _curves() -> Shelf:
         Query(leaders(floor(CONNECTIONS), ranking, _SHOWN), NAME),
         links=[_SERIES_LINK],
     )
-    ever = f"max_over_time({SUSPECTS}[$__range:5m] @ end())"
+    ever = f"max_over_time({SUSPECTS}[$__range:$__interval] @ end())"
     leaks = graph(
         Say(
             "Whose connections look leaked?",
@@ -215,7 +215,7 @@ def _each_server() -> Shelf:
                 "Nobody is connected",
             ),
             Query(
-                leaders(CONNECTIONS, f"max_over_time({CONNECTIONS}[$__range:5m] @ end())", 12),
+                leaders(CONNECTIONS, f"max_over_time({CONNECTIONS}[$__range:$__interval] @ end())", 12),
                 NAME,
             ),
             Query(USABLE, "limit"),

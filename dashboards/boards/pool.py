@@ -118,8 +118,14 @@ def _places() -> Shelf:
         pool="${__data.fields.Pool:percentencode}",
         site="${__data.fields.Place:percentencode}",
     )
+    overdue = f"sum by ({by}) ({select(pool.OVERDUE)})"
+    # One name for each pool: several would make several rows.
+    names = f"topk by (pool) (1, group by (pool, application_name) ({select(pool.SERVER_CONNECTIONS_MAX)}))"
+    named = f"{overdue} * on (pool) group_left (application_name) {names}"
     outside = link(
-        "The application as the server sees it", frame.APPLICATION, application="${__data.fields.Pool:percentencode}"
+        "The application as the server sees it",
+        frame.APPLICATION,
+        application="${__data.fields.Application:percentencode}",
     )
     code = table(
         Say(
@@ -129,7 +135,7 @@ def _places() -> Shelf:
             "No code has held a connection too long",
         ),
         [
-            Query(f"sum by ({by}) ({select(pool.OVERDUE)})"),
+            Query(f"{named} or on ({by}) {overdue}"),
             Query(f"sum by ({by}) ({select(pool.HELD_CONNECTIONS)}) and on ({by}) {select(pool.OVERDUE)}"),
             Query(f"sum by ({by}) ({dead}) and on ({by}) {select(pool.OVERDUE)}"),
             Query(f"sum by ({by}) (increase({select(pool.SUSPECTS)}[$__range]))"),
@@ -137,7 +143,8 @@ def _places() -> Shelf:
         ],
         [
             Column("site", "Place", links=(this,)),
-            Column("pool", "Pool", links=(outside,)),
+            Column("pool", "Pool"),
+            Column("application_name", "Application", links=(outside,)),
             Column("A", "Overdue", steps=((None, colours.GOOD), (1, colours.ATTENTION), (3, colours.BAD))),
             Column("B", "Held"),
             Column("C", "Owner gone"),
@@ -146,7 +153,7 @@ def _places() -> Shelf:
         ],
         "Overdue",
     )  # fmt: skip
-    overdue = graph(
+    since = graph(
         Say(
             "Since when?",
             "Overdue connections by the place in the code, on top of each other.",
@@ -155,7 +162,7 @@ def _places() -> Shelf:
         Query(f"topk({_SITES}, sum by (site) ({select(pool.OVERDUE)}))", "{{site}}"),
         stacked=True,
     )
-    return Shelf(8, [(code, 12), (overdue, 12)])
+    return Shelf(8, [(code, 12), (since, 12)])
 
 
 def _losses() -> Shelf:

@@ -132,14 +132,21 @@ class Namer:
 
     def _labels(
         self, column: str, values: Sequence[str], sizes: Sequence[int], ignored: Sequence[bool], now: float
-    ) -> list[str]:
-        caps = (self._caps[column], self._caps_of_ignored[column])
-        counts: tuple[dict[str, int], dict[str, int]] = ({}, {})
-        for value, size, side in zip(values, sizes, ignored, strict=True):
-            counts[side][value] = counts[side].get(value, 0) + size
-        for cap, of_side in zip(caps, counts, strict=True):
-            cap.update(of_side, now)
-        return [caps[side].label(value) for value, side in zip(values, ignored, strict=True)]
+    ) -> Sequence[str]:
+        cap, cap_of_ignored = self._caps[column], self._caps_of_ignored[column]
+        counts: dict[str, int] = {}
+        counts_of_ignored: dict[str, int] = {}
+        for value, size, is_ignored in zip(values, sizes, ignored, strict=True):
+            counts_of_side = counts_of_ignored if is_ignored else counts
+            counts_of_side[value] = counts_of_side.get(value, 0) + size
+        cap.update(counts, now)
+        cap_of_ignored.update(counts_of_ignored, now)
+        if not (cap.overflowed or cap_of_ignored.overflowed):
+            return values
+        return [
+            (cap_of_ignored if is_ignored else cap).label(value)
+            for value, is_ignored in zip(values, ignored, strict=True)
+        ]
 
     def _limits(self, column: str, limits: Mapping[str, int]) -> Mapping[str, int]:
         cap = self._caps[column]
