@@ -60,6 +60,7 @@ def test_the_page_names_the_line_and_the_json_has_the_same(exporter: Exporter, p
         )
         told = json.loads(get(server, "/connections").text)
     assert f"application.py:{LINE} in __main__:take" in html
+    assert "<td>too early to say</td>" in html  # how much time is left: two connections leaked within seconds
     assert re.search(r"select pg_terminate_backend\(\d+\);", html)
     assert "1 process reporting, 0 of them hanging" in html
     (shop,) = (each for each in told["applications"] if each["application_name"] == NAME)

@@ -9,6 +9,7 @@ them equally well, nothing is claimed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from pgleak.pool.suspects import judge
@@ -138,16 +139,11 @@ def claims_of(processes: Iterable[Reported]) -> Iterator[Claim]:
 
 
 def _by_address(processes: Iterable[Reported]) -> Iterator[tuple[str, list[Claim]]]:
-    groups: dict[tuple[ProcessIdentity, str], list[Claim]] = {}
-    hosts: dict[str, str] = {}
-    for claim in claims_of(processes):
-        server = claim.backend.server
-        host = hosts.get(server)
-        if host is None:
-            host = hosts[server] = server.rpartition("/")[0]
-        groups.setdefault((claim.process, host), []).append(claim)
-    for (_, host), claims in groups.items():
-        yield host, claims
+    for reported in processes:
+        groups: dict[str, list[Claim]] = {}
+        for claim in claims_of([reported]):
+            groups.setdefault(_split(claim.backend.server)[0], []).append(claim)
+        yield from groups.items()
 
 
 def _holder(checkout: Checkout, verdict: Verdict | None) -> Holder:
@@ -164,11 +160,14 @@ def _score(
     matches = databases = names = prompt = 0
     for claim in claims:
         index = pids.get(claim.backend.pid or 0)
-        if index is not None and _is_same(claim, backends[index]):
+        if index is None:
+            continue
+        backend = backends[index]
+        if _is_same(claim, backend):
             matches += 1
-            databases += _same_database(claim, backends[index])
-            names += claim.pool.application_name == backends[index].application_name
-            prompt += abs(claim.backend.opened - (backends[index].started or 0)) < PROMPT_LOGIN
+            databases += _same_database(claim, backend)
+            names += claim.pool.application_name == backend.application_name
+            prompt += abs(claim.backend.opened - (backend.started or 0)) < PROMPT_LOGIN
     same_port = bool(known) and known.rpartition(":")[2] == address.rpartition(":")[2]
     return _Score(matches, databases, names, known == address and bool(known), prompt, same_port)
 
@@ -184,7 +183,14 @@ def _is_same(claim: Claim, backend: ServerBackend) -> bool:
 
 
 def _same_database(claim: Claim, backend: ServerBackend) -> bool:
-    return claim.backend.server.rpartition("/")[2] == backend.datname
+    return _split(claim.backend.server)[1] == backend.datname
+
+
+@lru_cache(maxsize=1000)
+def _split(server: str) -> tuple[str, str]:
+    """The address and the database."""
+    host, _, database = server.rpartition("/")
+    return host, database
 
 
 def _claim(

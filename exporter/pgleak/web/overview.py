@@ -93,7 +93,10 @@ def _server(server: ServerState, full: float | None, seen: Overview) -> str:
     taken = f"{server.used} of {server.usable}"
     most = max(server.usable, 1)
     meter = f'<meter min="0" max="{most}" low="{0.7 * most:.0f}" high="{0.9 * most:.0f}" optimum="0" value="{server.used}">{taken}</meter> {taken}'
-    left = "nothing leaks" if full is None else f'<span class="bad">{duration(full) if full else "full now"}</span>'
+    leaks = any(diagnosis.server == server.name for diagnosis in seen.findings.diagnoses)
+    left = "too early to say" if leaks else "nothing leaks"
+    if full is not None:
+        left = f'<span class="bad">{duration(full) if full else "full now"}</span>'
     room = max(server.usable - server.used, 0)
     line = _sparkline(seen, (server.name, "", ""))
     return f'<tr>{name}<td>{meter}</td><td class="number">{room}</td><td>{left}</td><td>{line}</td></tr>'
