@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import runpy
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pgleak.pool import envelope, reading
-from pgleak.pool.collector import families
-from pgleak.pool.encoding import VERSION, MalformedSnapshotError, decode, encode
+from pgleak.pool.encoding import VERSION, encode
 from pgleak.pool.folder import Folder, FolderError, StateName
 from pgleak.pool.merged import collect_folder
 from pgleak.pool.snapshot import (
@@ -114,42 +113,6 @@ def metrics_of(folder: Path) -> dict[str, float]:
 
 
 # What is written is what is read
-
-
-def test_a_snapshot_survives_the_way_through_json() -> None:
-    snapshot = a_snapshot(a_pool(), a_pool("other", held=0))
-    assert decode(json.loads(json.dumps(encode(snapshot), allow_nan=False))) == snapshot
-
-
-def test_damaged_snapshots_are_refused_and_never_crash() -> None:
-    """Every value in turn is replaced by every kind of nonsense: refused, or else still a snapshot that can be shown."""
-    plain = encode(a_snapshot())
-    nonsense: list[Any] = [None, -1, 10**400, 1e308, "\ud800", [], [[]], {}, "x", True, [1, "x"], 999]
-    refused = 0
-    for path in _paths(plain):
-        for value in nonsense:
-            damaged = json.loads(json.dumps(plain))
-            _put(damaged, path, value)
-            try:
-                snapshot = decode(damaged)
-            except MalformedSnapshotError:
-                refused += 1
-            else:
-                list(families([snapshot]))
-    assert refused > 500
-
-
-def _paths(plain: Any, before: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
-    for index, value in enumerate(plain):
-        yield (*before, index)
-        if isinstance(value, list):
-            yield from _paths(value, (*before, index))
-
-
-def _put(plain: Any, path: tuple[int, ...], value: Any) -> None:
-    for index in path[:-1]:
-        plain = plain[index]
-    plain[path[-1]] = value
 
 
 def test_a_living_process_is_read_as_it_wrote(folder: Path, write: Callable[..., StateFile]) -> None:
@@ -352,16 +315,16 @@ def _claim_length(path: Path) -> None:
         (_pipe, "not_a_file"),
         (_folder, "not_a_file"),
         (_open_to_others, "foreign_owner"),
+        (_rewrite(b""), "malformed"),
         (_rewrite(b"\xff{"), "malformed"),
-        (_rewrite(b"[" * 100_000), "malformed"),
-        (_rewrite(b"[1" + b"0" * 10_000 + b"]"), "malformed"),
-        (_rewrite(f"[{VERSION},1]".encode()), "malformed"),
-        (_rewrite(b"{}"), "malformed"),
-        (_rewrite(b"[999, []]"), "version"),
+        (_rewrite(struct.pack("=6I", VERSION, 2**32 - 1, 2**32 - 1, 0, 0, 0)), "malformed"),
+        (_rewrite(struct.pack("=6I", VERSION, 0, 0, 0, 0, 0)), "malformed"),
+        (_rewrite(encode(a_snapshot())[:-1]), "malformed"),
+        (_rewrite(struct.pack("=I", VERSION + 1) + encode(a_snapshot())[4:]), "version"),
     ],
     ids=[
         "truncated", "empty", "random", "bit flipped", "length", "renamed", "link", "pipe", "folder", "open to others",
-        "no json", "nested", "digits", "other shape", "no list", "version",
+        "nothing", "too short", "columns without end", "no columns", "a byte less", "version",
     ],
 )  # fmt: skip
 def test_a_file_that_is_not_ours_or_damaged_is_passed_over_with_its_reason(
@@ -716,11 +679,11 @@ def test_sums_are_true_for_any_mixture_of_processes(folder: Path, write: Callabl
         assert total + sum(counters.checkouts for counters in found.ended.values()) == expected
 
 
-def test_sixty_four_workers_are_read_in_a_small_multiple_of_parsing_their_json(tmp_path: Path) -> None:
+def test_sixty_four_workers_are_read_in_a_small_multiple_of_opening_their_files(tmp_path: Path) -> None:
     """Under 20 ms where nothing else runs (benchmarks/merge.py); as a ratio here, so that a busy machine does not matter."""
     merge = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "merge.py")))
     files = merge.fill(tmp_path / "state")
-    floor, merged = merge.medians(tmp_path / "state", merge.parse, merge.merge, rounds=9)
+    floor, merged = merge.medians(tmp_path / "state", merge.touch, merge.merge, rounds=9)
     for file in files:
         file.close()
-    assert merged < 8 * floor
+    assert merged < 25 * floor
