@@ -162,6 +162,15 @@ def test_the_first_tiles_name_the_server_the_time_and_the_application(story: tup
     assert leaks.labels["application_name"] == "shop"
 
 
+def test_the_story_is_the_one_that_the_docs_tell(story: tuple[Prometheus, Span]) -> None:
+    """240 connections after the deploy, and about nine more with every hour."""
+    prometheus, span = story
+    expr = 'pgleak_used_connections{server="orders"}'
+    ((deployed,), (now,)) = (prometheus.instant(expr, moment) for moment in (samples.DEPLOYED, span.end))
+    assert deployed.last == pytest.approx(240, abs=8)
+    assert (now.last - deployed.last) / 21 == pytest.approx(9, abs=1)
+
+
 def test_the_preview_draws_every_panel_with_its_title_and_the_culprit(story: tuple[Prometheus, Span]) -> None:
     prometheus, span = story
     for name, board in boards(span).items():

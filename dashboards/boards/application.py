@@ -5,19 +5,18 @@ from __future__ import annotations
 from prometheus_client.utils import floatToGoString
 
 from boards import colours, connections, frame
-from boards.connections import PLAIN, RATE, RESTARTS, URGENT
+from boards.connections import PLAIN, RESTARTS, URGENT
 from boards.frame import Board, Shelf, link, mark, variable
 from boards.panels import Column, Query, Say, ages, graph, limit, stat, table
-from boards.promql import growth, recorded, select
+from boards.promql import HOUR, RATE, growth, recorded, select
 from pgleak import metrics
 
-_HOUR = 3600
 _NAME = 'application_name="$application"'
 
 CONNECTIONS = f"sum({select(metrics.CONNECTIONS, _NAME)})"
 SUSPECTS = f"sum({select(metrics.SUSPECTS, _NAME)})"
 BY_SERVER = f"sum by (server) ({select(metrics.CONNECTIONS, _NAME)})"
-GROWTH = f"sum({recorded('application:pgleak_connections:growth_per_hour', _NAME)}) or {_HOUR} * {growth(CONNECTIONS)}"
+GROWTH = f"sum({recorded('application:pgleak_connections:growth_per_hour', _NAME)}) or {HOUR} * {growth(CONNECTIONS)}"
 
 
 def _record(recording: str, vector: str) -> str:

@@ -11,6 +11,10 @@ APPLICATION = ("server", "usename", "application_name")
 """What tells applications apart; databases are added up, for one application may use several."""
 PER_APPLICATION = ", ".join(APPLICATION)
 
+HOUR = 3600
+RATE = "suffix: /h"
+"""Grafana's unit of what is multiplied by :data:`HOUR`; it has none of its own."""
+
 _VARIABLES = {"server": "$server", "pool": "$pool", "site": "$site"}
 _SUFFIXES = {"gaugehistogram": ("_bucket", "_gcount", "_gsum"), "histogram": ("_bucket", "_count", "_sum")}
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pgleak.pool import envelope
-from pgleak.pool.encoding import VERSION, MalformedSnapshotError, decode, encode
+from pgleak.pool.encoding import VERSION, MalformedSnapshotError, OtherVersionError, decode, encode
 from pgleak.pool.folder import Folder, FolderError, StateName, UnfitFileError, is_locked
 from pgleak.pool.snapshot import (
-    CREATE_BOUNDS,
     OTHER_SITES,
-    USE_BOUNDS,
     Limits,
     PoolCounters,
     PoolSnapshot,
@@ -189,7 +186,7 @@ def _snapshot(descriptor: int, name: StateName) -> tuple[ProcessSnapshot, float]
     record = _record(descriptor)
     if record.token != name.token:
         raise UnfitFileError("renamed")
-    return _decoded(_json(record)), record.stamp
+    return _decoded(record.payload), record.stamp
 
 
 def _record(descriptor: int) -> envelope.Record:
@@ -201,24 +198,13 @@ def _record(descriptor: int) -> envelope.Record:
         raise UnfitFileError("unreadable") from None
 
 
-def _json(record: envelope.Record) -> Any:
+def _decoded(payload: bytes) -> ProcessSnapshot:
     try:
-        return json.loads(record.payload)
-    except (ValueError, RecursionError):
-        raise UnfitFileError("malformed") from None
-
-
-def _decoded(plain: object) -> ProcessSnapshot:
-    if isinstance(plain, list) and plain and type(plain[0]) is int and plain[0] != VERSION:
-        raise UnfitFileError("version")
-    try:
-        snapshot = decode(plain)
+        return decode(payload)
+    except OtherVersionError:
+        raise UnfitFileError("version") from None
     except MalformedSnapshotError:
         raise UnfitFileError("malformed") from None
-    for pool in snapshot.pools:
-        if pool.counters.use.bounds != USE_BOUNDS or pool.counters.create.bounds != CREATE_BOUNDS:
-            raise UnfitFileError("version")  # counts in other buckets cannot be added to ours
-    return snapshot
 
 
 def _add(ended: dict[str, PoolCounters], pools: Iterable[PoolSnapshot]) -> None:
@@ -232,7 +218,7 @@ def _ended(folder: Folder, skipped: dict[str, int]) -> tuple[dict[str, PoolCount
     if opened is None:
         return {}, frozenset()
     try:
-        names, snapshot = _sum(_json(_record(opened)))
+        names, snapshot = _sum(_record(opened).payload)
     except UnfitFileError as error:
         skipped[error.reason] = skipped.get(error.reason, 0) + 1
         return {}, frozenset()
@@ -241,17 +227,19 @@ def _ended(folder: Folder, skipped: dict[str, int]) -> tuple[dict[str, PoolCount
     return {pool.name: pool.counters for pool in snapshot.pools}, names
 
 
-def _sum(plain: object) -> tuple[frozenset[str], ProcessSnapshot]:
-    if not isinstance(plain, list) or len(plain) != 2 or not isinstance(plain[0], list):
+def _sum(payload: bytes) -> tuple[frozenset[str], ProcessSnapshot]:
+    """The names of the files in it, in a line of their own, then the snapshot."""
+    names, newline, snapshot = payload.partition(b"\n")
+    if not newline:
         raise UnfitFileError("malformed")
-    return frozenset(name for name in plain[0] if isinstance(name, str)), _decoded(plain[1])
+    return frozenset(names.decode("ascii", errors="replace").split()), _decoded(snapshot)
 
 
 def _replace_ended(folder: Folder, ended: Mapping[str, PoolCounters], folded: list[str]) -> None:
     pools = tuple(_counters_only(name, counters) for name, counters in _bounded(ended).items())
     snapshot = ProcessSnapshot(ProcessIdentity(0, 0.0, "", "", ""), time.time(), Limits(), pools)
     token = os.urandom(16)
-    payload = json.dumps([folded, encode(snapshot)], separators=(",", ":")).encode()
+    payload = " ".join(folded).encode() + b"\n" + encode(snapshot)
     descriptor = folder.create(token)
     try:
         envelope.write(descriptor, envelope.Record(0, 0.0, token, payload))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -52,9 +51,9 @@ class StateFile:
     def write(self, snapshot: ProcessSnapshot, stamp: float) -> None:
         """Make this what readers see, as of `stamp` (monotonic clock, shared by the processes of one machine)."""
         snapshot = _without_idle_sites(snapshot)
-        payload = _payload(snapshot)
+        payload = encode(snapshot)
         if len(payload) > envelope.LIMIT:
-            payload = _payload(_without_stacks(snapshot))
+            payload = encode(_without_stacks(snapshot))
         envelope.write(self._descriptor, envelope.Record(self._sequence, stamp, self._token, payload))
         self._sequence += 1
         if not self._named:  # readers never see a file before it is locked and whole
@@ -218,10 +217,6 @@ def _after_fork() -> None:
     _reporters.clear()
     for reporter in inherited:
         reporter.abandon()
-
-
-def _payload(snapshot: ProcessSnapshot) -> bytes:
-    return json.dumps(encode(snapshot), separators=(",", ":"), allow_nan=False).encode()
 
 
 def _without_idle_sites(snapshot: ProcessSnapshot) -> ProcessSnapshot:
