@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgleak import __version__
+from pgleak.who.options import ABOUT as ABOUT_WHO
+from pgleak.who.options import Options as WhoOptions
+from pgleak.who.options import add as add_who_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,10 +42,6 @@ Many servers, and everything else that can be set: --config FILE. pgleak.example
 default; a wrong file is refused with all of its problems at once, and exit code 2. With it, PGLEAK_DSN is not read.
 
 Passwords belong in PGPASSWORD, ~/.pgpass, a libpq service or --password-file. In --dsn they show in ps.
-"""
-_WHO = """\
-Who holds each connection, the culprit on top: by the server, by the processes of the application (--pool-dir), or by
-both together, which names the line. It shows the SQL that ends a connection and never runs it.
 """
 _SERVE_END = """\
 pages:
@@ -96,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--log-level", choices=_LOG_LEVELS, default="info", help="how much to log (default info)")
 
-    _add_who(commands)
+    who = _command(commands, "who", _who, "show who holds each connection, and what is wrong", ABOUT_WHO)
+    _add_source(who)
+    add_who_options(who, _positive)
 
     check = _command(
         commands,
@@ -129,21 +130,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds")
     return parser
-
-
-def _add_who(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    who = _command(commands, "who", _who, "show who holds each connection, and what is wrong", _WHO)
-    _add_source(who)
-    who.add_argument(
-        "--pool-dir", metavar="DIR", type=Path, help="the PGLEAK_DIR of the application; alone, ask no server"
-    )
-    who.add_argument("--diagnose", action="store_true", help="say in words what leaks, why, where, and what to change")
-    who.add_argument(
-        "--once", action="store_true", help="look once; what happens anyway where the output is no terminal"
-    )
-    who.add_argument("--json", action="store_true", help="look once and print everything as JSON")
-    who.add_argument("--all", action="store_true", help="show every connection, and not only suspects")
-    who.add_argument("--interval", type=_positive, default=2.0, metavar="N", help="look every N seconds (default 2)")
 
 
 def _command(
@@ -278,10 +264,9 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _who(options: argparse.Namespace) -> int:
     settings = _settings(options)
-    from pgleak.who.command import Options, run  # noqa: PLC0415  loads psycopg2
+    from pgleak.who.command import run  # noqa: PLC0415  loads psycopg2
 
-    asked = Options(options.once, options.json, options.diagnose, options.all, options.interval)
-    return run(settings, asked, sys.stdout)
+    return run(settings, WhoOptions.given(options), sys.stdout)
 
 
 def _take_signals() -> None:

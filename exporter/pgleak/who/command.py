@@ -6,7 +6,6 @@ import json
 import logging
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pgleak.exporter import Exporter
@@ -21,18 +20,8 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from pgleak.settings import Settings
+    from pgleak.who.options import Options
     from pgleak.who.report import Report
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What was asked for on the command line."""
-
-    once: bool = False
-    as_json: bool = False
-    in_words: bool = False
-    everything: bool = False
-    interval: float = 2.0
 
 
 def run(settings: Settings, options: Options, stream: TextIO) -> int:
