@@ -28,15 +28,15 @@ _TESTS = yaml.safe_load((ROOT / "tests" / "rules" / "growth.yml").read_text())["
 
 
 def _values(notation: str) -> list[float | None]:
-    """promtool's notation: 'axn' is n more of a, 'a+bxn' rises n times, '_' is a scrape without it."""
+    """promtool's notation: 'axn' is n more of a, 'a+bxn' rises n times, 'a-bxn' falls, '_' is a scrape without it."""
     values: list[float | None] = []
     for part in notation.split():
         if part == "_":
             values.append(None)
             continue
-        match = re.fullmatch(r"([\d.]+)(?:\+([\d.]+))?x(\d+)", part)
+        match = re.fullmatch(r"([\d.]+)([+-][\d.]+)?(?:x(\d+))?", part)
         assert match, part
-        values += [float(match[1]) + float(match[2] or 0) * index for index in range(int(match[3]) + 1)]
+        values += [float(match[1]) + float(match[2] or 0) * index for index in range(int(match[3] or 0) + 1)]
     return values
 
 
