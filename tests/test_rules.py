@@ -53,9 +53,7 @@ def test_the_runbook_says_what_it_means_and_what_to_do(alert: Rule) -> None:
     assert parts == ["Meaning", "Impact", "Diagnosis", "Mitigation", "Fix"]
 
 
-@pytest.mark.parametrize(
-    "alert", [alert for alert in ALERTS if not alert.group.startswith("pgleak-growth")], ids=lambda alert: alert.name
-)
+@each_alert
 def test_an_alert_is_tested_in_all_four_ways(alert: Rule) -> None:
     """Not yet, firing, resolved, and never on a healthy shape that has the metrics which the alert reads."""
     kinds = set()

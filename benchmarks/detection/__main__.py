@@ -53,6 +53,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("folder", nargs="?", type=Path, help="traces to score instead of simulating")
     parser.add_argument("--quick", action="store_true", help="four short traces, for CI")
     parser.add_argument("--seeds", type=int, default=2, help="traces per family (default: 2)")
+    parser.add_argument("--families", default="", help="only these, separated by commas")
     parser.add_argument("--tuning", action="store_true", help="the families and seeds that the rules were made on")
     parser.add_argument("--lost", type=float, default=0.0, help="share of scrapes that fail (default: 0)")
     parser.add_argument("--every", type=int, default=1, help="minutes between scrapes (default: 1)")
@@ -70,6 +71,8 @@ def _jobs(options: argparse.Namespace) -> Iterator[Job]:
     names = [name for name in (*LEAKS, *LOADS) if not (options.tuning and name in HELD_OUT)]
     if options.quick:
         names, options.seeds = list(_QUICK), 1
+    if options.families:
+        names = options.families.split(",")
     for seed in range(first, first + options.seeds):
         for name in names:
             yield f"{name}-{seed}", partial(simulate, name, seed)

@@ -1,0 +1,84 @@
+"""The benchmark's engine and promtool's own test runner say the same of the same series, and the quick benchmark runs.
+
+Not among the tests of `make test`: building Prometheus' engine takes Go and some minutes. .ci/run runs it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.detection import engine  # noqa: E402  the benchmarks are no installed package
+
+pytestmark = pytest.mark.timeout(1500)
+
+STEP = 300
+_TESTS = yaml.safe_load((ROOT / "tests" / "rules" / "growth.yml").read_text())["tests"]
+
+
+def _values(notation: str) -> list[float | None]:
+    """promtool's notation: 'axn' is n more of a, 'a+bxn' rises n times, 'a-bxn' falls, '_' is a scrape without it."""
+    values: list[float | None] = []
+    for part in notation.split():
+        if part == "_":
+            values.append(None)
+            continue
+        match = re.fullmatch(r"([\d.]+)([+-][\d.]+)?(?:x(\d+))?", part)
+        assert match, part
+        values += [float(match[1]) + float(match[2] or 0) * index for index in range(int(match[3] or 0) + 1)]
+    return values
+
+
+def _write(test: dict[str, Any], path: Path) -> None:
+    series = [(entry["series"], _values(entry["values"])) for entry in test["input_series"]]
+    length = max(len(values) for _, values in series)
+    with gzip.open(path, "wt") as file:
+        for step in range(length):
+            file.write(f"T {step * STEP}\n")
+            for number, (name, values) in enumerate(series):
+                if step == 0:
+                    metric, _, labels = name.partition("{")
+                    pairs = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+                    file.write(f"S {number} {json.dumps({'__name__': metric, **pairs})}\n")
+                value = values[step] if step < len(values) else None
+                file.write(f"X {number}\n" if value is None else f"{number} {value:g}\n")
+            file.write("".join(f"T {step * STEP + minute * 60}\n" for minute in range(1, STEP // 60)))
+
+
+def _seconds(text: str) -> int:
+    return sum(int(number) * {"h": 3600, "m": 60}[unit] for number, unit in re.findall(r"(\d+)([hm])", text))
+
+
+@pytest.mark.parametrize("test", _TESTS, ids=lambda test: test["name"].split(",")[0])
+def test_the_engine_says_what_promtool_says(test: dict[str, Any], tmp_path: Path) -> None:
+    """The same alerts fire at the same moments; growth.yml holds what promtool said."""
+    path = tmp_path / "orders.gz"
+    _write(test, path)
+    firings = engine.run(engine.build(), [path], engine.Scraping(every=STEP // 60), [engine.RULES], "pgleak-growth")
+    for entry in test["alert_rule_test"]:
+        at = _seconds(entry["eval_time"])
+        expected = {alert["exp_labels"].get("application_name", "") for alert in entry.get("exp_alerts", ())}
+        fired = {
+            firing.application_name
+            for firing in firings
+            if firing.alert == entry["alertname"] and firing.begin <= at and (firing.end is None or firing.end > at)
+        }
+        assert fired == expected, entry
+
+
+def test_the_quick_benchmark_finds_its_leaks() -> None:
+    command = [sys.executable, "-m", "benchmarks.detection", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=1200)
+    total = next(line for line in done.stdout.splitlines() if "**pgleak**" in line)
+    assert total.split("|")[2].strip() == "3/3", done.stdout
