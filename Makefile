@@ -24,8 +24,8 @@ lint: ## ruff: rules and format
 types: ## mypy, strict
 	tools/bootstrap test mypy
 
-pytest: ## the tests alone (PYTEST_ARGS="-k web -x")
-	tools/bootstrap test pytest $(PYTEST_ARGS)
+pytest: ## the tests alone, two files at a time (PYTEST_ARGS="-k web -x")
+	tools/bootstrap test pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 bench: ## one scrape at 10, 500 and 2,000 backends, beside the bare SQL and a peer
 	tools/bootstrap test python benchmarks/scrape.py
