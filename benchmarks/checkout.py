@@ -15,6 +15,7 @@ import gc
 import importlib.util
 import os
 import platform
+import random
 import resource
 import statistics
 import subprocess
@@ -160,6 +161,8 @@ def worker(name: str) -> None:
         gc.disable()
         for line in sys.stdin:
             work, batch = WORKS[line.split()[0]], int(line.split()[1])
+            for _ in range(batch // 10):
+                work(engine)  # until the processor's caches hold this process again
             began = time.thread_time_ns()
             for _ in range(batch):
                 work(engine)
@@ -174,23 +177,30 @@ def measure(work: str, variants: list[Variant], *, rounds: int, batch: int) -> l
         variant.times = []
         for _ in range(3):
             variant.run(work, batch)  # until the interpreter has specialised what runs
-    for turn in range(rounds):
-        for variant in variants if turn % 2 else reversed(variants):
+    order = variants.copy()
+    choose = random.Random(1)
+    for _ in range(rounds):
+        choose.shuffle(order)  # nobody always runs after the same other, or after itself
+        for variant in order:
             variant.times.append(variant.run(work, batch))
-    return [Result(variant.name, variant.median) for variant in variants]
+    return [Result(variant.name, variant.median, min(variant.times)) for variant in variants]
 
 
 @dataclass(frozen=True)
 class Result:
     name: str
     median: float
+    least: float  # the batch that the rest of the machine disturbed least
 
 
 def show(title: str, results: list[Result]) -> None:
-    base = results[0].median
-    print(f"\n{title}\n{'variant':<18}{'median us':>10}{'over bare':>11}{'ratio':>8}")
+    bare = results[0]
+    print(f"\n{title}\n{'variant':<18}{'median us':>10}{'over bare':>11}{'ratio':>8}{'least us':>11}{'ratio':>8}")
     for result in results:
-        print(f"{result.name:<18}{result.median:>10.2f}{result.median - base:>+11.2f}{result.median / base:>8.3f}")
+        print(
+            f"{result.name:<18}{result.median:>10.2f}{result.median - bare.median:>+11.2f}"
+            f"{result.median / bare.median:>8.3f}{result.least:>11.2f}{result.least / bare.least:>8.3f}"
+        )
 
 
 def verdict(pool: list[Result], one: list[Result]) -> bool:

@@ -43,7 +43,7 @@ def provisioning(source: dict[str, Any], datasource: str) -> dict[str, Any]:
 def _rule(entry: dict[str, Any], datasource: str) -> dict[str, Any]:
     name = entry["alert"]
     return {
-        "uid": re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower(),
+        "uid": name.lower(),  # of 40 characters at most
         "title": name,
         "condition": "B",
         "data": [
@@ -71,7 +71,11 @@ def _query(ref_id: str, datasource: str, model: dict[str, Any]) -> dict[str, Any
 
 
 def _template(text: str) -> str:
-    """Rewrite a template: Grafana's `$value` is a text that describes all values, and its query() finds nothing."""
+    """Rewrite a template: Grafana's `$value` is a text that describes all values, and its query() finds nothing.
+
+    So the question stands where Prometheus would have put the answer.
+    """
+    text = re.sub(r"\{\{ range query \((printf .+?)\) \}\}.*?\{\{ end \}\}", r"[{{ \1 }}]", text)
     return re.sub(r"\$value\b", "$values.A.Value", text)
 
 

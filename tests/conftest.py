@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
     from pgleak.demo.embedded import EmbeddedPostgres
+    from pgleak.postgres.reader import Reader
 
 
 class Connect(Protocol):
@@ -94,6 +95,15 @@ def new_postgres() -> Iterator[NewPostgres]:
             return server
 
         yield start
+
+
+@pytest.fixture
+def readers() -> Iterator[list[Reader]]:
+    """Readers appended here give their slot back when the test ends."""
+    opened: list[Reader] = []
+    yield opened
+    for reader in opened:
+        reader.close()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 
 import servers
 import watching
+from pgleak.postgres.activity import HIDDEN, STATES
 from pgleak.postgres.connection import wait
 from pgleak.postgres.names import STARTING, UNSET
 from pgleak.settings import Thresholds
@@ -88,6 +89,7 @@ def test_every_state_is_counted_and_the_sum_is_what_is_used(
         states = {"active": 1, "idle": 1, "idle in transaction": 1, "idle in transaction (aborted)": 1}
         wait_until(lambda: watching.connections(watch(server)).get("app") == states)
         reading = watch(server)
+    assert states.keys() <= STATES.keys(), "documented"
     assert reading.used == 5
     assert reading.used == sum(sum(states.values()) for states in watching.connections(reading).values())
 
@@ -134,6 +136,17 @@ def test_a_walsender_takes_no_ordinary_slot(new_postgres: NewPostgres, connect: 
 
     assert watching.connections(reading).keys() == {"pgleak", UNSET}
     assert reading.used == 2
+
+    # A role that may not see what kind of session it is leaves out the physical one, which has no database. The logical
+    # one has, so that it cannot be told from a client.
+    run_sql(server, "CREATE ROLE blind LOGIN")
+    wait_until(
+        lambda: query(session, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'") == [(2,)]
+    )
+    blind = watch(server, "blind")
+    assert watching.connections(blind)["logical"] == {HIDDEN: 1}
+    assert watching.connections(blind).keys() == {"pgleak", "logical", UNSET}
+    assert blind.used == 4, "two of pgleak's, the superuser's and the logical walsender"
     sender.close()
     logical.close()
 
@@ -163,6 +176,7 @@ def test_a_login_that_stalls_is_counted_where_the_server_shows_it(new_postgres: 
         assert stalled.recv(1) == b"R", "the server asks for the password, and we say nothing"
         wait_until(lambda: watch(server).used == before + 1)
         assert watching.connections(watch(server))[STARTING]["starting"] == 1
+        assert "starting" in STATES
     wait_until(lambda: watch(server).used == before)
     assert STARTING not in watching.connections(watch(server))
 
@@ -176,6 +190,7 @@ def test_sessions_with_track_activities_off_are_counted_without_ages(
     reading = watch(server)
     ((_, application),) = [entry for entry in reading.applications.items() if entry[0][2] == "quiet app"]
     assert dict(application.states) == {"disabled": 1}
+    assert "disabled" in STATES
     assert application.idle.counts[-1] == 0
     assert application.session.counts[-1] == 1
     assert sum(application.suspects) == 0

@@ -6,6 +6,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+import psycopg2.errors
 import pytest
 
 import servers
@@ -15,7 +16,7 @@ from pgleak.postgres.check import REMEDIES, check, failed
 from pgleak.postgres.grants import grants
 from pgleak.postgres.reasons import REASONS
 from pgleak.settings import Canary, Target, Timeouts
-from servers import query, run_sql
+from servers import query, run_sql, wait_until
 
 if TYPE_CHECKING:
     from conftest import Connect, NewPostgres
@@ -29,12 +30,12 @@ def findings(target: Target, **options: object) -> dict[str, Finding]:
 
 def run_grants(server: EmbeddedPostgres, version: int) -> None:
     """Run the printed SQL as psql would, but for its backslash commands, which set passwords."""
+    run_sql(server, *statements_of(version))
+
+
+def statements_of(version: int) -> list[str]:
     sql = "\n".join(line for line in grants(version).splitlines() if not line.startswith("\\"))
-    statements = [statement for statement in re.sub("--.*", "", sql).split(";") if statement.strip()]
-    session = servers.open_connection(server)
-    for statement in statements:
-        query(session, statement)
-    session.close()
+    return [statement.strip() for statement in re.sub("--.*", "", sql).split(";") if statement.strip()]
 
 
 def test_everything_is_well_with_the_printed_grants(new_postgres: NewPostgres) -> None:
@@ -84,6 +85,43 @@ def test_grants_speak_of_reserved_slots_where_the_version_has_them(version: int,
 
 def test_grants_quote_names() -> None:
     assert 'CREATE ROLE "we""ird; DROP" LOGIN' in grants(16, role='we"ird; DROP')
+
+
+def test_a_managed_service_s_administrator_can_run_all_but_the_setting(
+    new_postgres: NewPostgres, connect: Connect
+) -> None:
+    """Somebody who is no superuser, but may make roles and hand on the two that pgleak needs."""
+    server = new_postgres(16)
+    run_sql(
+        server,
+        "CREATE ROLE administrator LOGIN CREATEROLE CREATEDB",
+        "GRANT pg_read_all_stats, pg_use_reserved_connections TO administrator WITH ADMIN OPTION",
+    )
+    session = connect(server, user="administrator")
+
+    def is_refused(statement: str) -> bool:
+        try:
+            query(session, statement)
+        except psycopg2.errors.InsufficientPrivilege:
+            return True
+        return False
+
+    refused = [statement for statement in statements_of(16) if is_refused(statement)]
+    assert refused == ["ALTER SYSTEM SET reserved_connections = 2", "SELECT pg_reload_conf()"]
+    assert findings(watching.target(server, user="pgleak"))["privileges"].level == "ok"
+
+
+def test_reserved_slots_that_wait_for_a_restart_are_told(new_postgres: NewPostgres) -> None:
+    server = new_postgres(16)
+    run_grants(server, 16)
+
+    def remedy() -> str:
+        return findings(watching.target(server, user="pgleak"))["reserved slots"].remedy
+
+    wait_until(lambda: "pending_restart" in remedy(), what="the server to have read its settings again")
+    assert "restart the server" in remedy()
+    server.restart(settings={"reserved_connections": 2})  # it writes its settings anew
+    assert findings(watching.target(server, user="pgleak"))["reserved slots"].level == "ok"
 
 
 def test_an_old_version_is_refused() -> None:

@@ -206,6 +206,22 @@ def test_check_prints_line_by_line_and_exits_by_the_outcome(postgres18: Embedded
     assert "name a database that exists" in bad.stdout
 
 
+def test_the_lines_of_check_are_short_enough_to_read() -> None:
+    done = pgleak("check", "--dsn", "host=127.0.0.1 port=1")
+    lines = done.stdout.splitlines()
+    assert lines[1].startswith("  fail  reachable")
+    assert max(map(len, lines)) <= 118
+    assert all(line.startswith((" " * 24, "  info  ")) for line in lines[2:]), done.stdout
+
+
+@pytest.mark.parametrize("command", ["check", "grants"])
+def test_with_no_server_named_it_is_said_which_is_taken_and_how_to_name_one(command: str) -> None:
+    done = pgleak(command, PGPORT="1")
+    assert "no server is named, so it is libpq's default: local socket, port 1, database " in done.stderr
+    assert "--dsn, PGLEAK_DSN or PGHOST, or many with --config" in done.stderr
+    assert "no server is named" not in pgleak(command, PGHOST="127.0.0.1", PGPORT="1").stderr
+
+
 def test_grants_ask_the_server_for_its_version(system_postgres: EmbeddedPostgres) -> None:
     done = pgleak("grants", "--dsn", system_postgres.dsn())
     assert done.returncode == 0

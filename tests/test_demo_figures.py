@@ -50,10 +50,23 @@ def test_a_leak_gives_its_pace_and_the_time_at_which_the_server_is_full() -> Non
     assert outlook.full_at == pytest.approx(40 + 60 * (57 - 26) / 30)
 
 
+def test_a_full_server_keeps_the_pace_that_filled_it() -> None:
+    history = History()
+    for second in range(0, 41, 2):
+        history.add(_view(second, shop=4 + second // 2))
+        history.outlook()
+    for second in range(42, 142, 2):
+        history.add(_view(second, shop=57))
+    outlook = history.outlook()
+    assert outlook.per_minute["shop"] == pytest.approx(30)
+    said = summary(_view(142, shop=57), outlook, full_since=42, elapsed=142)
+    assert "+30.0 connections a minute" in " ".join(said)
+
+
 def test_load_that_comes_and_goes_is_no_growth() -> None:
     history = History()
     for second, peak in zip(range(60), itertools.cycle([0, 1, 3, 9])):
-        history.add(_view(second, shop=4 + peak * second // 10))
+        history.add(_view(second, shop=4 + peak * second // 12))
     outlook = history.outlook()
     assert outlook.per_minute["shop"] == pytest.approx(0, abs=0.5)
     assert outlook.full_at is None
@@ -133,6 +146,32 @@ def test_a_terminal_is_redrawn_in_place() -> None:
     screen.draw(["three"])
     assert "\x1b[1;31m! two\x1b[0m" in terminal.getvalue()
     assert terminal.getvalue().endswith("\x1b[2Athree\x1b[K\n\x1b[J")
+
+
+def test_a_small_terminal_gets_what_fits_and_is_still_redrawn_in_place() -> None:
+    terminal = Terminal()
+    screen = Screen(terminal, {"TERM": "xterm"}, size=lambda: (10, 4))
+    screen.draw(["a long line that does not fit", "two", "three", "four", "five"])
+    screen.draw(["one", "two", "three", "four", "five"])
+    first, second = terminal.getvalue().split("\x1b[3A")
+    assert "four" not in terminal.getvalue(), (
+        "the third line is the last but one of the terminal, where the cursor stands"
+    )
+    assert first.startswith("a long li\x1b[K\n")
+    assert second.startswith("one")
+
+
+def test_a_terminal_that_was_resized_is_cleared_as_lines_may_have_been_wrapped() -> None:
+    terminal = Terminal()
+    sizes = iter([(80, 24), (80, 24), (40, 24), (40, 24)])
+    screen = Screen(terminal, {"TERM": "xterm"}, size=lambda: next(sizes))
+    screen.draw(["one", "two"])
+    screen.draw(["three", "four"])
+    screen.draw(["five"])
+    before, after = terminal.getvalue().split("\x1b[H\x1b[2J")
+    assert "\x1b[" + "2A" not in before
+    assert after.startswith("three")
+    assert "\x1b[2Afive" in after
 
 
 def test_no_color_is_respected() -> None:

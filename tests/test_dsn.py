@@ -51,7 +51,7 @@ def everything_shown(error: BaseException) -> str:
         ("hostaddr=10.0.0.1 dbname=x", "10.0.0.1:5432/x"),
         ("host=/var/run/postgresql dbname=x", "/var/run/postgresql:5432/x"),
         ("postgresql://%2Fvar%2Frun%2Fpostgresql/x", "/var/run/postgresql:5432/x"),
-        ("dbname=x", "local-socket:5432/x"),
+        ("dbname=x", "local socket, port 5432, database x"),
         ("host=db1 user=watcher", "db1:5432/watcher"),
         ("service=orders password=secret", "service=orders"),
         ("  postgresql://u:secret@db1/orders\n", "db1:5432/orders"),
@@ -71,7 +71,7 @@ def test_the_address_says_where_and_nothing_else(text: str, address: str) -> Non
         ({"PGHOST": "db1", "PGPORT": "6543", "PGDATABASE": "orders"}, "db1:6543/orders", "db1:6543"),
         ({"PGHOST": "a,b", "PGUSER": "watcher"}, "a:5432,b:5432/watcher", "a:5432,b:5432"),
         ({"PGSERVICE": "orders", "PGPASSWORD": "secret"}, "service=orders", "orders"),
-        ({"PGDATABASE": "orders"}, "local-socket:5432/orders", "localhost:5432"),
+        ({"PGDATABASE": "orders"}, "local socket, port 5432, database orders", "localhost:5432"),
     ],
 )
 def test_the_address_follows_libpqs_own_environment(environ: dict[str, str], address: str, server: str) -> None:
@@ -218,6 +218,19 @@ def test_redact_knows_a_password_in_each_of_its_forms(password: str) -> None:
     for form in (password, encoded, lower, quote(password), quote_plus(password), escaped):
         assert dsn.redact(f"FATAL: {form}!") == "FATAL: ***!"
     assert dsn.redact("nothing to hide") == "nothing to hide"
+
+
+@pytest.mark.parametrize("password", ["q", "server", "postgres", "x1", "-"])
+def test_a_short_or_plain_password_is_hidden_where_it_is_quoted_and_leaves_other_words_alone(password: str) -> None:
+    dsn = Dsn({"password": password}, environ=NOWHERE)
+    for quotation in ('said "{}"', "p={} user=u", "//u:{}@db1/x", "it is {}", "({})", "{}"):
+        assert dsn.redact(quotation.format(password)) == quotation.format("***")
+    other = "conquer PostgreSQL, its observers, postgresql8, xx12"
+    assert dsn.redact(other) == other
+
+
+def test_a_long_password_is_hidden_also_within_a_word() -> None:
+    assert Dsn({"password": "Zq9x7Lm2"}, environ=NOWHERE).redact("userZq9x7Lm2host") == "user***host"
 
 
 def test_redact_knows_every_kind_of_secret() -> None:

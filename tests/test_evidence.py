@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgleak.postgres.evidence import Packed, Suspects, judge, newest_sessions
+from pgleak.postgres.evidence import KINDS, Packed, Suspects, judge, kinds, newest_sessions
 from pgleak.settings import Thresholds
 
 MINUTE = 60_000
@@ -78,3 +78,15 @@ def test_only_resting_connections_are_suspect(state: str) -> None:
 
 def test_hidden_ages_give_no_newest_session() -> None:
     assert newest_sessions([pack((-1, -1, -1), state="(hidden)")]) == {}
+
+
+def test_what_is_said_of_each_connection_adds_up_to_the_counts() -> None:
+    ages = [0, 4_000, 200_000, 400_000, 3_700_000, 9_000_000, 90_000_000]
+    rows = [
+        (session, unused, since) for session in ages for unused in ages for since in (-1, *ages) if unused <= session
+    ]
+    whole = pack(*rows)
+    counted = judge(whole, 1_000, THRESHOLDS)
+    each = kinds(whole, 1_000, THRESHOLDS)
+    assert [each.count(kind) for kind in KINDS] == list(counted)
+    assert min(counted) > 0

@@ -6,13 +6,10 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from prometheus_client import generate_latest
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 import watching
@@ -22,13 +19,11 @@ from pgleak.exporter import Exporter
 from pgleak.postgres.evidence import KINDS
 from pgleak.postgres.reasons import REASONS
 from pgleak.settings import Canary, Thresholds
-from pgleak.web import WebServer
 from servers import query, run_sql, wait_until
+from web_support import get, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from prometheus_client.core import Metric
+    from collections.abc import Iterator
 
     from conftest import Connect, NewPostgres
     from pgleak.demo.embedded import EmbeddedPostgres
@@ -52,16 +47,6 @@ class MakeExporter:
         return self.made[-1]
 
 
-class Families:
-    """What prometheus_client's generators take."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = list(families)
-
-    def collect(self) -> list[Metric]:
-        return self._families
-
-
 def promtool(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     path = shutil.which("promtool")
     assert path, "promtool is missing: apt install prometheus"
@@ -75,8 +60,11 @@ def test_promtool_has_nothing_to_say(postgres: EmbeddedPostgres, connect: Connec
         watching.target(postgres, canary=canary), group_by=("datname", "usename", "application_name", "client_addr")
     )
     watching.scrape(exporter)
-    text = generate_latest(Families(exporter.families(time.monotonic() + 8)))
-    found = promtool("check", "metrics", given=text)
+    with serving(exporter) as web:
+        page = get(web, "/metrics")
+    assert page.headers["content-type"].startswith("text/plain")
+    assert 'application_name="app"' in page.text
+    found = promtool("check", "metrics", given=page.text.encode())
     assert (found.returncode, found.stdout, found.stderr) == (0, b"", b"")
 
 
@@ -85,10 +73,14 @@ def test_openmetrics_is_well_formed_by_the_strict_parser(
 ) -> None:
     connect(postgres18, application_name='quote" back\\slash')
     exporter = exporters(watching.target(postgres18))
-    text = generate_openmetrics(Families(exporter.families(time.monotonic() + 8))).decode()
-    kinds = {family.name: family.type for family in parse_openmetrics(text)}
-    assert kinds["pgleak_idle_seconds"] == "gaugehistogram"
-    assert kinds["pgleak_scrape_errors"] == "counter"
+    with serving(exporter) as web:
+        page = get(web, "/metrics", Accept="application/openmetrics-text;version=1.0.0")
+    assert page.headers["content-type"].startswith("application/openmetrics-text")
+    families = {family.name: family for family in parse_openmetrics(page.text)}
+    assert families["pgleak_idle_seconds"].type == "gaugehistogram"
+    assert families["pgleak_scrape_errors"].type == "counter"
+    names = {sample.labels["application_name"] for sample in families["pgleak_connections"].samples}
+    assert 'quote" back\\slash' in names
 
 
 def test_every_metric_of_the_server_half_appears_with_its_labels(
@@ -311,21 +303,13 @@ def test_metrics_answer_within_the_scrape_s_own_time_whatever_the_server_does(
 ) -> None:
     server = new_postgres(18)
     exporter = exporters(watching.target(postgres16, "healthy"), watching.target(server, "frozen"))
-    web = WebServer(exporter, "127.0.0.1", 0)
-    web.start()
-    try:
+    with serving(exporter) as web:
         server.freeze()
-        asking = urllib.request.Request(
-            f"{web.url.rstrip('/')}/metrics", headers={"X-Prometheus-Scrape-Timeout-Seconds": "2"}
-        )
         started = time.monotonic()
-        with urllib.request.urlopen(asking, timeout=10) as answer:
-            text = answer.read().decode()
+        page = get(web, "/metrics", X_Prometheus_Scrape_Timeout_Seconds="2")
         took = time.monotonic() - started
-    finally:
         server.thaw()
-        web.shutdown()
     assert took < 2, "Prometheus would have given up"
-    assert 'pgleak_up{server="frozen"} 0' in text
-    assert 'pgleak_scrape_errors_total{server="frozen",reason="timeout"} 1' in text
-    assert 'pgleak_up{server="healthy"} 1' in text
+    assert 'pgleak_up{server="frozen"} 0' in page.text
+    assert 'pgleak_scrape_errors_total{server="frozen",reason="timeout"} 1' in page.text
+    assert 'pgleak_up{server="healthy"} 1' in page.text

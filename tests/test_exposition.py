@@ -11,7 +11,7 @@ from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from pgleak.exposition import Labels, encode
+from pgleak.exposition import Column, Grid, Labels, Row, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,11 +82,32 @@ def test_the_library_s_own_families_pass_through(openmetrics: bool) -> None:
     assert len(encode(made, openmetrics=openmetrics).splitlines()) == len(library(Families(made)).splitlines())
 
 
-@given(st.dictionaries(st.sampled_from(["a", "b", "server"]), label_values, min_size=1), label_values)
+@st.composite
+def grids(draw: st.DrawFn) -> Grid:
+    kind = draw(st.sampled_from(["gauge", "gaugehistogram"]))
+    columns = [
+        Column.of(f"metric{suffix}", *draw(st.just(()) | st.tuples(st.just("le"), label_values)))
+        for suffix in SUFFIXES[kind]
+    ]
+    rows = draw(
+        st.lists(
+            st.builds(
+                lambda labels, numbers: Row(Labels(dict(sorted(labels.items()))), columns, numbers),
+                st.dictionaries(st.sampled_from(["a", "b", "c"]), label_values, min_size=1),  # before "le", as there
+                st.lists(values, min_size=len(columns), max_size=len(columns)),
+            ),
+            max_size=3,
+        )
+    )
+    return Grid("metric", "help", kind, rows)
+
+
+@pytest.mark.parametrize("openmetrics", [True, False])
+@given(grid=grids())
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
-def test_labels_with_their_text_say_the_same_as_plain_ones(labels: dict[str, str], value: str) -> None:
-    plain, quick = Metric("metric", "help", "gauge"), Metric("metric", "help", "gauge")
-    plain.add_sample("metric", {**labels, "le": value}, 1)
-    quick.add_sample("metric", Labels(labels).plus("le", value), 1)
-    assert quick.samples == plain.samples
-    assert encode([quick], openmetrics=True) == encode([plain], openmetrics=True)
+def test_a_grid_says_what_the_library_says_of_its_samples(openmetrics: bool, grid: Grid) -> None:
+    plain = Metric(grid.name, grid.documentation, grid.type)
+    plain.samples = grid.samples
+    assert len(plain.samples) == sum(len(row.columns) for row in grid.rows)
+    library = generate_openmetrics if openmetrics else generate_latest
+    assert comparable(encode([grid], openmetrics=openmetrics)) == comparable(library(Families([plain])))

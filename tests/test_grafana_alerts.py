@@ -58,6 +58,8 @@ def test_templates_use_what_grafana_has() -> None:
         for text in rule["annotations"].values():
             assert not re.search(r"\$value\b|\$\{|\$externalLabels", text), rule["title"]
             assert set(re.findall(r"\$(\w+)", text)) <= {"labels", "values"}, rule["title"]
+            assert "query " not in text, "it finds nothing in Grafana"
+            assert len(re.findall("{{-? (if|range)", text)) == len(re.findall("{{-? end", text)), rule["title"]
 
 
 def test_another_data_source_can_be_named() -> None:

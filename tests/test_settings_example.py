@@ -67,13 +67,14 @@ def test_its_values_are_the_defaults(example: Settings) -> None:
     """Where it claims so: all but the targets, the web config file, the pool folder, and what is called an example of your own."""
     defaults = Settings(targets=example.targets)
     own = {"targets", "web_config_file", "pool_dir", "application_names", "ignored_applications", "ignored_users"}
+    own.add("reporting_applications")
     for each in dataclasses.fields(Settings):
         if each.name not in own:
             assert getattr(example, each.name) == getattr(defaults, each.name)
     assert example.application_names[:-1] == DEFAULT_REWRITES
     assert example.ignored_applications[:-1] == DEFAULT_IGNORED
-    assert len(example.ignored_users) == 1
-    assert EXAMPLE.read_text().count(OWN) == 3
+    assert len(example.ignored_users) == len(example.reporting_applications) == 1
+    assert EXAMPLE.read_text().count(OWN) == 4
     assert {target.canary.interval for target in example.targets if target.canary} == {Canary(Dsn({})).interval}
 
 

@@ -155,7 +155,7 @@ def test_yaml_anchors_work_as_everywhere(folder: Path) -> None:
     text = f"x: &users {{alice: '{HASH}'}}\nbasic_auth_users:\n  <<: *users\n  bob: '{HASH}'\n"
     parsed, wrong = config.parse(text, folder / "web.yml")
     assert [str(problem) for problem in wrong] == [
-        "x (line 1): unknown key; allowed are tls_server_config, http_server_config, basic_auth_users, rate_limit"
+        "x (line 1): unknown key; the keys here are tls_server_config, http_server_config, basic_auth_users, rate_limit"
     ]
     assert set(parsed.users) == {"alice", "bob"}
 
@@ -200,7 +200,7 @@ basic_auth_user: {}
         "http_server_config.http2 (line 10): must be true or false, not '2'",
         "http_server_config.headers.X-Frame-Options (line 12): 'never' is not allowed; use one of deny, sameorigin",
         (
-            "http_server_config.headers.Server (line 13): unknown key; allowed are Content-Security-Policy, "
+            "http_server_config.headers.Server (line 13): unknown key; the keys here are Content-Security-Policy, "
             "X-Frame-Options, X-Content-Type-Options, X-XSS-Protection, Strict-Transport-Security"
         ),
         "http_server_config.headers.Strict-Transport-Security (line 14): must be one line of plain ASCII characters",

@@ -28,7 +28,7 @@ def test_plain_data_comes_out() -> None:
         ("a: !!python/name:M4RK x", "f.yml:1:4: could not determine a constructor for the tag"),
         ("a: @M4RK", "f.yml:1:4: found character '@' that cannot start any token; put the value in quotes"),
         ("a: %M4RK", "f.yml:1:4: found character '%' that cannot start any token; put the value in quotes"),
-        ("a: 1\n\tb: M4RK", "f.yml:2:1: found character '\\t' that cannot start any token"),
+        ("a: 1\n\tb: M4RK", "f.yml:2:1: found character '\\t' that cannot start any token; indent with spaces"),
         ('a: "M4RK\\q"', "f.yml:1:10: found unknown escape character 'q'"),
         ("a: 1\n---\nb: M4RK", "f.yml:2:1: expected a single document in the stream, but found another document"),
         ("a: &M4RK x\nb: &M4RK y", "f.yml:2:4: an anchor (&name) stands twice"),

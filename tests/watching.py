@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pgleak.dsn import Dsn
+from pgleak.exposition import encode
 from pgleak.postgres.reader import Reader
 from pgleak.settings import Settings, Target
+from servers import query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prometheus_client.core import Metric
+    from psycopg2.extensions import connection
 
     from pgleak.demo.embedded import EmbeddedPostgres
     from pgleak.exporter import Exporter
@@ -42,6 +44,12 @@ def read(reader: Reader, seconds: float = 8.0) -> Reading:
     return reader.finish(reader.start(), deadline)
 
 
+def own_pid(session: connection) -> int:
+    """The process id of the exporter's session, as the server sees it."""
+    ((pid,),) = query(session, "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgleak'")
+    return int(pid)
+
+
 def connections(reading: Reading) -> dict[str, dict[str, int]]:
     """Numbers by application name and state, for a reading grouped as by default; users and databases summed."""
     found: dict[str, dict[str, int]] = {}
@@ -58,11 +66,7 @@ def scrape(exporter: Exporter, seconds: float = 8.0, name: str | None = None) ->
 
 
 def samples(families: Iterable[Metric]) -> Samples:
-    class Once:
-        def collect(self) -> Iterable[Metric]:
-            return families
-
-    text = generate_latest(Once()).decode()
+    text = encode(families, openmetrics=False).decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
     from typing_extensions import Self
 
+    from pgleak.web import Site
+    from pgleak.who.history import Overview
+
 PATIENCE = 20.0  # seconds that a test waits for what should be there in milliseconds
 
 
@@ -40,6 +43,7 @@ class FakeSite:
     rows: int = 1
     sizes: dict[str | None, int] = field(default_factory=dict)  # rows of one target or, by None, of all together
     is_ready: bool = True
+    shown: Overview | None = None
     failure: Exception | None = None
     hold: threading.Event | None = None  # families() waits for it
     asked: list[tuple[float, str | None]] = field(default_factory=list)
@@ -62,12 +66,15 @@ class FakeSite:
     def statuses(self) -> Sequence[TargetStatus]:
         return self.known
 
+    def overview(self) -> Overview | None:
+        return self.shown
+
     def ready(self) -> bool:
         return self.is_ready
 
 
 @contextlib.contextmanager
-def serving(site: FakeSite | None = None, host: str = "127.0.0.1", **options: Any) -> Iterator[WebServer]:
+def serving(site: Site | None = None, host: str = "127.0.0.1", **options: Any) -> Iterator[WebServer]:
     """A server on a free port, gone with all its threads when the block ends."""
     server = WebServer(site or FakeSite(), host, 0, **options)
     server.start()

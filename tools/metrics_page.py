@@ -6,9 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prometheus_client import ProcessCollector
+
 from pgleak import metrics
+from pgleak.holders.metrics import JOIN
 from pgleak.pool.merged import SHARED_FOLDER
 from pgleak.pool.metrics import IN_PROCESS_HALF, OPENTELEMETRY
+from pgleak.postgres.activity import STATES
 from pgleak.postgres.reasons import REASONS
 
 if TYPE_CHECKING:
@@ -25,8 +29,9 @@ Written by `tools/metrics_page.py` from the catalogue `exporter/pgleak/metrics.p
 
 Ages are seconds at the moment of the scrape. `server` is the name of the target in the settings. The labels `datname`,
 `usename` and `application_name` are there by default and `client_addr` where `group_by` asks for it; `application_name`
-is `(unset)` where a client gave none, and `(other)` for what the cap folds together. All values of one server come from one
-statement, and so from one moment. An application that falls to zero is reported as 0 for one hour.
+is `(unset)` where a client gave none. Each of these labels has at most as many values as its cap allows; the rest is summed
+up under `(other)`, and under `(other ignored)` what is exempt from judgement. All values of one server come from one statement,
+and so from one moment. An application that falls to zero is reported as 0 for one hour.
 
 A gauge histogram has the series `_bucket` (cumulative, by `le`), `_gcount` and `_gsum`.
 
@@ -64,11 +69,35 @@ def page() -> str:
         "",
         *table(SHARED_FOLDER),
         "",
+        "Where servers are watched beside such a folder, on `/metrics`; `pgleak who` shows each connection:",
+        "",
+        *table(JOIN),
+        "",
         "In OpenTelemetry's semantic conventions the same is called:",
         "",
         "| OpenTelemetry | here |",
         "|---|---|",
         *(f"| `{theirs}` | `{ours}` |" for theirs, ours in OPENTELEMETRY),
+        "",
+        "## The exporter's own process",
+        "",
+        "`pgleak serve` describes its own process on `/metrics`, where the system has `/proc`, with prometheus_client's",
+        "collector; `/probe` leaves it out.",
+        "",
+        "| metric | type | meaning |",
+        "|---|---|---|",
+        *(
+            f"| `{family.samples[0].name}` | {family.type} | {family.documentation} |"
+            for family in ProcessCollector(registry=None).collect()
+        ),
+        "",
+        "## States",
+        "",
+        "Values of `state` in `pgleak_connections`.",
+        "",
+        "| state | meaning |",
+        "|---|---|",
+        *(f"| `{state}` | {meaning} |" for state, meaning in STATES.items()),
         "",
         "## Reasons",
         "",

@@ -107,8 +107,8 @@ def readings(trace: Trace) -> Iterator[tuple[int, Reading]]:
         if changes.t in truth.down or not rows:
             yield changes.t, Reading(truth.name, reason="connection_refused")
             continue
-        keys = namer.keys(rows, changes.t)
-        applications = namer.remember(summarise(rows, keys, settings.thresholds), changes.t)
+        places = namer.places(rows, changes.t)
+        applications = namer.remember(summarise(rows, places, settings.thresholds), changes.t)
         yield (
             changes.t,
             Reading(
@@ -116,7 +116,6 @@ def readings(trace: Trace) -> Iterator[tuple[int, Reading]]:
                 server=server,
                 used=sum(len(row.session_ms) for row in rows),
                 applications=applications,
-                ignored=frozenset(key for key in applications if namer.ignored(key)),
             ),
         )
 

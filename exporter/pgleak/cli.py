@@ -40,9 +40,14 @@ default; a wrong file is refused with all of its problems at once, and exit code
 
 Passwords belong in PGPASSWORD, ~/.pgpass, a libpq service or --password-file. In --dsn they show in ps.
 """
+_WHO = """\
+Who holds each connection, the culprit on top: by the server, by the processes of the application (--pool-dir), or by
+both together, which names the line. It shows the SQL that ends a connection and never runs it.
+"""
 _SERVE_END = """\
 pages:
-  /                    targets, up or why not
+  /                    what leaks and where, room and time left, targets; for a browser
+  /connections         every connection and its holder, as JSON
   /metrics             all targets; text or OpenMetrics, gzip when asked for
   /probe?target=NAME   one target
   /sd                  targets for Prometheus' http_sd_configs
@@ -50,6 +55,9 @@ pages:
 
 A target is read when it is asked for and never in between. The answer comes within timeouts.scrape, and earlier where
 the scraper waits less (X-Prometheus-Scrape-Timeout-Seconds, which Prometheus sends, less timeouts.scrape_offset).
+
+Each label has at most caps.* values for each server (100 databases, 100 users, 100 application names): who came first
+stays, the rest is summed into (other).
 """
 
 
@@ -88,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--log-level", choices=_LOG_LEVELS, default="info", help="how much to log (default info)")
 
+    _add_who(commands)
+
     check = _command(
         commands,
         "check",
@@ -119,6 +129,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds")
     return parser
+
+
+def _add_who(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    who = _command(commands, "who", _who, "show who holds each connection, and what is wrong", _WHO)
+    _add_source(who)
+    who.add_argument(
+        "--pool-dir", metavar="DIR", type=Path, help="the PGLEAK_DIR of the application; alone, ask no server"
+    )
+    who.add_argument("--diagnose", action="store_true", help="say in words what leaks, why, where, and what to change")
+    who.add_argument(
+        "--once", action="store_true", help="look once; what happens anyway where the output is no terminal"
+    )
+    who.add_argument("--json", action="store_true", help="look once and print everything as JSON")
+    who.add_argument("--all", action="store_true", help="show every connection, and not only suspects")
+    who.add_argument("--interval", type=_positive, default=2.0, metavar="N", help="look every N seconds (default 2)")
 
 
 def _command(
@@ -183,6 +208,12 @@ def _settings(options: argparse.Namespace) -> Settings:
             settings = Settings(targets=())
         else:
             settings = single_target(options.dsn, name=options.server, password_file=options.password_file)
+            if not _names_a_server(options):
+                print(
+                    f"pgleak: no server is named, so it is libpq's default: {settings.targets[0].dsn.address}. Name one with"
+                    " --dsn, PGLEAK_DSN or PGHOST, or many with --config",
+                    file=sys.stderr,
+                )
     except SettingsError as error:
         raise _usage(str(error)) from None
     if getattr(options, "web_config", None):
@@ -245,6 +276,14 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
+def _who(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    from pgleak.who.command import Options, run  # noqa: PLC0415  loads psycopg2
+
+    asked = Options(options.once, options.json, options.diagnose, options.all, options.interval)
+    return run(settings, asked, sys.stdout)
+
+
 def _take_signals() -> None:
     """Leave the signals that end us to ``sigwait``: one that reached another thread would not wake the main one.
 
@@ -264,9 +303,10 @@ def _check(options: argparse.Namespace) -> int:
         findings = []
         for finding in check(target, settings):
             findings.append(finding)
-            print(f"  {finding.level:<4}  {finding.subject:<14}  {finding.text}", flush=True)
-            if finding.remedy:
-                print(textwrap.fill(finding.remedy, 118, initial_indent=" " * 24, subsequent_indent=" " * 24))
+            start, indent = f"  {finding.level:<4}  {finding.subject:<14}  ", " " * 24
+            for text in filter(None, (finding.text, finding.remedy)):
+                print(textwrap.fill(text, 118, initial_indent=start, subsequent_indent=indent), flush=True)
+                start = indent
         broken = broken or failed(findings)
     return int(broken)
 

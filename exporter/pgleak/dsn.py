@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Dsn", "DsnError", "looks_like_dsn"]
 
 _HIDDEN = "***"
+_LONG = 8  # characters from which on a secret that is no plain word is replaced even within a word
 _REMEMBERED = 8  # passwords read from the file: a message may still speak of the one before a rotation
 _LARGEST_PASSWORD_FILE = 64 * 1024
 _VARIABLES = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "dbname": "PGDATABASE"}
@@ -104,27 +105,37 @@ class Dsn:
 
     @property
     def address(self) -> str:
-        """`host:port/dbname`, `socket-dir:port/dbname` or `service=NAME`: safe to show."""
+        """`host:port/dbname`, `socket-dir:port/dbname` or `service=NAME`: safe to show.
+
+        Without any host it is `local socket, port 5432, database NAME`.
+        """
         if service := self._service():
             return f"service={_shown(service)}"
         database = self._effective("dbname", "PGDATABASE") or self._user() or _system_user()
-        return f"{self._hosts('local-socket')}/{_shown(database)}" if database else self._hosts("local-socket")
+        if not (self._effective("host", "PGHOST") or self._effective("hostaddr", "PGHOSTADDR")):
+            place = f"local socket, port {_shown(self._effective('port', 'PGPORT') or '5432')}"
+            return f"{place}, database {_shown(database)}" if database else place
+        return f"{self._hosts()}/{_shown(database)}" if database else self._hosts()
 
     @property
     def server(self) -> str:
         """The address without the database, as a default for the label `server`."""
         service = self._service()
-        return _shown(service) if service else self._hosts("localhost")
+        return _shown(service) if service else self._hosts()
 
     def secrets(self) -> frozenset[str]:
         """Return each secret that a message may hold: raw, URL-encoded, and escaped as libpq wants it."""
         return frozenset(form for secret in self._raw_secrets() if secret for form in _forms(secret))
 
     def redact(self, text: str) -> str:
-        """Return the text with each secret replaced by `***`."""
+        """Return the text with each secret replaced by `***`.
+
+        One that is short or a plain word only where it stands by itself, as whoever quotes it sets it off by a quote, a
+        space, a colon or the like: the password `a` must not take every a out of the message.
+        """
         longest_first = sorted(self.secrets(), key=len, reverse=True)
         # One pass, so that a secret which occurs in the replacement does no harm.
-        return re.sub("|".join(map(re.escape, longest_first)), _HIDDEN, text) if longest_first else text
+        return re.sub("|".join(map(_pattern, longest_first)), _HIDDEN, text) if longest_first else text
 
     def __repr__(self) -> str:
         return f"<Dsn {self.address}>"
@@ -165,9 +176,9 @@ class Dsn:
             return self._options["service"]
         return "" if self._options.keys() & {"host", "hostaddr"} else self._environ.get("PGSERVICE", "")
 
-    def _hosts(self, without_host: str) -> str:
+    def _hosts(self) -> str:
         hosts = self._effective("host", "PGHOST") or self._effective("hostaddr", "PGHOSTADDR")
-        names = [_shown(host.strip()) or without_host for host in hosts.split(",")]
+        names = [_shown(host.strip()) or "localhost" for host in hosts.split(",")]
         ports = [port.strip() or "5432" for port in self._effective("port", "PGPORT").split(",")]
         if len(ports) < len(names):
             ports = ports[:1] * len(names)
@@ -199,6 +210,14 @@ def _system_user() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return ""
+
+
+def _pattern(secret: str) -> str:
+    pattern = re.escape(secret)
+    if len(secret) >= _LONG and not secret.isalpha():
+        return pattern
+    start, end = (r"\b" if re.match(r"\w", edge) else "" for edge in (secret[0], secret[-1]))
+    return f"{start}{pattern}{end}"
 
 
 def _forms(secret: str) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import threading
 import time
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -10,18 +11,26 @@ from typing import TYPE_CHECKING
 from prometheus_client import ProcessCollector
 
 from pgleak import __version__, metrics
+from pgleak.holders import metrics as join_metrics
+from pgleak.holders.coverage import Coverage
+from pgleak.holders.join import Join, join
+from pgleak.pool import reading as pool_reading
 from pgleak.pool.merged import collect_folder
+from pgleak.postgres.backends import backends
 from pgleak.postgres.collector import families
 from pgleak.postgres.reader import Reader
 from pgleak.web import TargetStatus
+from pgleak.who.diagnosis import diagnose
+from pgleak.who.history import History, Key, Overview
+from pgleak.who.report import Report, report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from prometheus_client.core import Metric
 
     from pgleak.postgres.reader import Reading
-    from pgleak.settings import Settings
+    from pgleak.settings import Settings, Thresholds
 
 _STALE = 15.0  # seconds after which the page reads a target again
 _GLANCE = 2.0  # seconds that somebody who opens the page waits for that
@@ -35,11 +44,17 @@ class Exporter:
         settings: Settings,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        *,
+        coverage: Coverage | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._now = now
         self._readers = {target.name: Reader(target, settings, clock, now) for target in settings.targets}
+        self._coverage = coverage or Coverage(settings.reporting_applications, clock=clock)
+        self._history = History()
+        self._joining = threading.Lock()
+        self._addresses = {target.name: target.dsn.server for target in settings.targets}
         self._process = ProcessCollector(registry=None)
         self._build_info = (__version__, platform.python_version(), _installed("SQLAlchemy"))
         self.web_config_problem: Callable[[], str] = str  # the web server's, once there is one
@@ -50,16 +65,61 @@ class Exporter:
         ``deadline`` is in seconds of the clock. A target that cannot be read is data, not an error. The exporter's own
         process is described only when all targets are asked for, so that it is not counted once per target.
         """
-        readers = list(self._readers.values()) if target is None else [self._readers[target]]
-        flights = [reader.start() for reader in readers]
-        readings = [reader.finish(flight, deadline) for reader, flight in zip(readers, flights, strict=True)]
+        readings = self._read(deadline, target)
         yield from families(readings, self._settings.group_by)
         if target is None:
             if self._settings.pool_dir:
-                yield from collect_folder(self._settings.pool_dir)
+                folder = pool_reading.read(self._settings.pool_dir)
+                yield from collect_folder(self._settings.pool_dir, folder)
+                if readings:
+                    yield from join_metrics.families(self._join(readings, folder))
             yield metrics.WEB_CONFIG_OK.family([((), float(not self.web_config_problem()))])
             yield metrics.BUILD_INFO.family([(self._build_info, 1)])
             yield from self._process.collect()
+
+    def report(self, deadline: float) -> Report:
+        """Read all targets and the folder, and say who holds what. ``deadline`` is in seconds of the clock."""
+        return self._report(self._read(deadline))
+
+    def overview(self) -> Overview | None:
+        """Return who holds what, from readings of the last seconds, and the day before; None where that is switched off."""
+        if not self._settings.connections_page:
+            return None
+        seen = self._report([reading for _, reading in self._glance() if reading])
+        return Overview(seen, diagnose(seen), self._history.series())
+
+    def _report(self, readings: Sequence[Reading]) -> Report:
+        folder = pool_reading.read(self._settings.pool_dir) if self._settings.pool_dir else None
+        found = self._join(readings, folder or pool_reading.Reading(), self._settings.thresholds)
+        return report(self._now(), readings, self._addresses, folder, found)
+
+    def _read(self, deadline: float, target: str | None = None) -> list[Reading]:
+        readers = list(self._readers.values()) if target is None else [self._readers[target]]
+        flights = [reader.start() for reader in readers]
+        readings = [reader.finish(flight, deadline) for reader, flight in zip(readers, flights, strict=True)]
+        self._remember(readings)
+        return readings
+
+    def _remember(self, readings: Iterable[Reading]) -> None:
+        group_by = self._settings.group_by
+        column = group_by.index("application_name") if "application_name" in group_by else None
+        for reading in readings:
+            if reading.server is None:
+                continue
+            counts: dict[Key, int] = {(reading.name, "", ""): reading.used}
+            for pack, (key, _) in zip(reading.packs, reading.places, strict=True):
+                name = (reading.name, pack.usename, pack.application_name if column is None else key[column])
+                counts[name] = counts.get(name, 0) + len(pack.session_ms)
+            self._history.add(reading.asked, counts)
+
+    def _join(
+        self, readings: Sequence[Reading], folder: pool_reading.Reading, thresholds: Thresholds | None = None
+    ) -> Join:
+        """Say who holds each connection of these servers; with thresholds, each is judged by itself, too."""
+        group_by = self._settings.group_by
+        connections = [each for reading in readings for each in backends(reading, group_by, thresholds)]
+        with self._joining:
+            return self._coverage.judge(join(connections, folder.processes, self._addresses), folder)
 
     def targets(self) -> Sequence[str]:
         """Return the names of the targets, in the order of the settings."""
@@ -67,13 +127,7 @@ class Exporter:
 
     def statuses(self) -> Sequence[TargetStatus]:
         """Return how the targets are; one that was not read lately is read now, within a moment."""
-        deadline = self._clock() + _GLANCE
-        readers = list(self._readers.values())
-        flights = {reader: reader.start() for reader in readers if self._is_stale(reader)}
-        readings = [
-            reader.finish(flights[reader], deadline) if reader in flights else reader.last for reader in readers
-        ]
-        return [self._status(reader, reading) for reader, reading in zip(readers, readings, strict=True)]
+        return [self._status(reader, reading) for reader, reading in self._glance()]
 
     def ready(self) -> bool:
         """Return True: a server that is down is a finding, and no reason to keep the exporter out of service."""
@@ -83,6 +137,16 @@ class Exporter:
         """Give all slots back."""
         for reader in self._readers.values():
             reader.close()
+
+    def _glance(self) -> list[tuple[Reader, Reading | None]]:
+        deadline = self._clock() + _GLANCE
+        readers = list(self._readers.values())
+        flights = {reader: reader.start() for reader in readers if self._is_stale(reader)}
+        readings = [
+            reader.finish(flights[reader], deadline) if reader in flights else reader.last for reader in readers
+        ]
+        self._remember(reading for reading in readings if reading)
+        return list(zip(readers, readings, strict=True))
 
     def _status(self, reader: Reader, last: Reading | None) -> TargetStatus:
         name, address = reader.target.name, reader.target.dsn.address

@@ -2,8 +2,8 @@
 
 prometheus_client's own writers check and escape every name and label character by character, which took longer than
 reading the server (``benchmarks/scrape.py`` shows both). This one relies on names that come from a catalogue, looks at
-label values only, and once at those that samples have in common; a test holds it against the library's writers. Samples carry no timestamps,
-exemplars or native histograms here.
+label values only, and once at those that samples have in common; a :class:`Grid` saves making the samples as objects.
+Tests hold it against the library's writers. Samples carry no timestamps, exemplars or native histograms here.
 
 Formats: https://prometheus.io/docs/instrumenting/exposition_formats/ and
 https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md
@@ -11,14 +11,14 @@ https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from prometheus_client.core import Metric
+from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from prometheus_client import Metric
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _TEXT_TYPES = {"gaugehistogram": "histogram", "unknown": "untyped", "info": "gauge", "stateset": "gauge"}
 _TEXT_SUFFIXES = {"counter": "_total", "info": "_info"}
@@ -26,19 +26,65 @@ _GAUGES_OF_THEIR_OWN = ("_created", "_gcount", "_gsum")  # in the text format, w
 
 
 class Labels(dict[str, str]):
-    """Labels of a sample with their text, which is made once for all samples that have these in common."""
+    """At least one label, with the text of all, which is made once for all samples that have these in common."""
 
     __slots__ = ("text",)
 
-    def __init__(self, labels: Mapping[str, str], text: str | None = None) -> None:
+    def __init__(self, labels: Mapping[str, str]) -> None:
         super().__init__(labels)
-        self.text = _pairs(labels) if text is None else text
+        self.text = _pairs(labels)
 
-    def plus(self, name: str, value: str) -> Labels:
-        """Return these labels and one more."""
-        more = Labels(self, f'{self.text},{name}="{_quoted(value)}"')
-        more[name] = value
-        return more
+
+class Column(NamedTuple):
+    """What one sample of each row of a :class:`Grid` has of its own: its name and perhaps one more label."""
+
+    name: str
+    head: str  # the text up to the row's labels, and what follows them
+    tail: str
+    label: tuple[str, str] | None = None
+
+    @classmethod
+    def of(cls, name: str, *label: str) -> Column:
+        """Return the column of samples of this name; ``label`` is empty, or a label's name and value."""
+        if not label:
+            return cls(name, f"{name}{{", "} ")
+        key, value = label
+        return cls(name, f"{name}{{", f',{key}="{_quoted(value)}"}} ', (key, value))
+
+
+class Row(NamedTuple):
+    """Samples of a :class:`Grid` that have labels in common: one value per column."""
+
+    labels: Labels
+    columns: Sequence[Column]
+    values: Sequence[float]
+
+
+class Grid(Metric):
+    """A family whose samples come in rows. Its samples exist as objects only when somebody asks for them."""
+
+    def __init__(self, name: str, documentation: str, kind: str, rows: Sequence[Row]) -> None:
+        self.rows = rows
+        super().__init__(name, documentation, kind)
+
+    @property
+    def samples(self) -> list[Sample]:
+        return [
+            Sample(column.name, {**row.labels, **dict([column.label] if column.label else ())}, value)
+            for row in self.rows
+            for column, value in zip(row.columns, row.values, strict=True)
+        ]
+
+    @samples.setter
+    def samples(self, _: list[Sample]) -> None:
+        """Take no notice: the library starts a family with an empty list."""
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Yield (sample name, line) pairs."""
+        for labels, columns, values in self.rows:
+            text = labels.text
+            for (name, head, tail, _), value in zip(columns, values, strict=True):
+                yield name, f"{head}{text}{tail}{value if type(value) is int else floatToGoString(value)}"
 
 
 def encode(families: Iterable[Metric], *, openmetrics: bool) -> bytes:
@@ -76,9 +122,11 @@ def _header(lines: list[str], name: str, kind: str, documentation: str, unit: st
 
 def _sample_lines(family: Metric) -> list[tuple[str, str]]:
     """Return (sample name, line) pairs."""
+    if isinstance(family, Grid):
+        return list(family.lines())
     lines = []
     for name, labels, value, *_ in family.samples:
-        text = labels.text if type(labels) is Labels else _pairs(labels)
+        text = _pairs(labels)
         number = value if type(value) is int else floatToGoString(value)
         lines.append((name, f"{name}{{{text}}} {number}" if text else f"{name} {number}"))
     return lines

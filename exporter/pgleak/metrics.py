@@ -240,20 +240,27 @@ POSTMASTER_START = Spec(
     ("server",),
     "seconds",
 )
-OVERFLOWED = Spec(
-    "pgleak_application_names_overflowed",
-    "gauge",
-    "Applications connected now that the cap folded into (other).",
-    ("server",),
-    "applications",
+_OVERFLOWED_NOTE = (
+    "Ignored applications have places of their own and do not count here. Only while `group_by` has the label."
 )
-ADDRESSES_OVERFLOWED = Spec(
-    "pgleak_client_addresses_overflowed",
-    "gauge",
-    "Client addresses connected now that the cap folded into (other); only when grouping by client_addr.",
-    ("server",),
-    "addresses",
-)
+OVERFLOWED = {
+    label: Spec(
+        name,
+        "gauge",
+        f"{what} connected now that the cap folded into (other).",
+        ("server",),
+        unit,
+        note=_OVERFLOWED_NOTE,
+    )
+    for label, name, what, unit in (
+        ("application_name", "pgleak_application_names_overflowed", "Applications", "applications"),
+        ("datname", "pgleak_databases_overflowed", "Databases", "databases"),
+        ("usename", "pgleak_users_overflowed", "Users", "users"),
+        ("client_addr", "pgleak_client_addresses_overflowed", "Client addresses", "addresses"),
+    )
+}
+"""By the label that the cap is for."""
+
 WEB_CONFIG_OK = Spec(
     "pgleak_web_config_valid",
     "gauge",
@@ -293,8 +300,7 @@ SERVER_HALF: tuple[Spec, ...] = (
     LOGIN_SUCCESS,
     LOGIN_FAILURES,
     POSTMASTER_START,
-    OVERFLOWED,
-    ADDRESSES_OVERFLOWED,
+    *OVERFLOWED.values(),
     WEB_CONFIG_OK,
     BUILD_INFO,
 )

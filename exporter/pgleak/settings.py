@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 from pgleak.application_names import DEFAULT_IGNORED, DEFAULT_REWRITES, Rewrite
 from pgleak.dsn import Dsn, DsnError, looks_like_dsn
 from pgleak.metrics import GROUPING
+from pgleak.problem import Problem
 from pgleak.settings_model import DEFAULT_GROUP_BY, Canary, Caps, Listen, Settings, Target, Thresholds, Timeouts
-from pgleak.settings_schema import Problem, Section, SettingsError, show, show_key
+from pgleak.settings_schema import Section, SettingsError, show, show_key
 from pgleak.yamlfile import YamlError, read
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ __all__ = [
 ]
 
 TOP_KEYS = (
-    *("targets", "listen", "web_config_file", "pool_dir", "group_by"),
-    *("rewrite_application_names", "ignored_applications", "ignored_users"),
+    *("targets", "listen", "web_config_file", "connections_page", "pool_dir", "group_by"),
+    *("rewrite_application_names", "ignored_applications", "ignored_users", "reporting_applications"),
     *("caps", "timeouts", "thresholds"),
 )
 TARGET_KEYS = ("name", "dsn", "service", "password_file", "canary")
@@ -57,9 +58,9 @@ def from_yaml(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     try:
         document = read(path)
     except YamlError as error:
-        raise SettingsError(str(path), [Problem("", "", str(error))]) from None
+        raise SettingsError(str(path), [Problem("", str(error))]) from None
     twice = [
-        Problem(f"{path}:{each.line}:{each.column}", "", f"the key {show_key(each.key)} stands twice, {first}")
+        Problem(f"{path}:{each.line}:{each.column}", f"the key {show_key(each.key)} stands twice, {first}")
         for each in document.duplicates
         for first in [f"first on line {each.first_line}"]
     ]
@@ -91,9 +92,9 @@ def single_target(
     if way and password_file:
         _guarded(problems, "--password-file", way.parameters)
     if name is None and way and (wrong := _problem_with_name(way.server)):
-        problems.append(Problem("--server", "", f"is needed, for the host would make a bad name: {wrong}"))
+        problems.append(Problem("--server", f"is needed, for the host would make a bad name: {wrong}"))
     if name is not None and (wrong := _problem_with_name(name)):
-        problems.append(Problem("--server", show(name), wrong))
+        problems.append(Problem("--server", wrong, show(name)))
     if problems or not way:
         raise SettingsError("command line", problems)
     return Settings(targets=(Target(name or way.server, way),))
@@ -105,11 +106,13 @@ def _read(data: object, base: Path, source: str, environ: Mapping[str, str], pro
         targets=_targets(top, base, environ, problems),
         listen=_listen(top),
         web_config_file=_web_config_file(top, base),
+        connections_page=_connections_page(top),
         pool_dir=top.file("pool_dir", base),
         group_by=_group_by(top),
         application_names=_rewrites(top, problems),
         ignored_applications=_patterns(top, "ignored_applications", DEFAULT_IGNORED),
         ignored_users=_patterns(top, "ignored_users", None),
+        reporting_applications=_patterns(top, "reporting_applications", None),
         caps=top.numbers("caps", Caps),
         timeouts=top.numbers("timeouts", Timeouts),
         thresholds=top.numbers("thresholds", Thresholds),
@@ -134,7 +137,7 @@ def _targets(top: Section, base: Path, environ: Mapping[str, str], problems: lis
         earlier = first.setdefault(target.name, index)
         if target.name and earlier != index:
             message = f"the name of targets[{earlier}] again; each target needs its own"
-            problems.append(Problem(f"targets[{index}].name", show(target.name), message))
+            problems.append(Problem(f"targets[{index}].name", message, show(target.name)))
     return tuple(targets)
 
 
@@ -222,7 +225,7 @@ def _guarded(problems: list[Problem], path: str, make: Callable[[], T]) -> T | N
     try:
         return make()
     except DsnError as error:
-        problems.append(Problem(path, "", str(error)))
+        problems.append(Problem(path, str(error)))
     return None
 
 
@@ -242,6 +245,13 @@ def _web_config_file(top: Section, base: Path) -> Path | None:
     if path and not os.access(path, os.R_OK):
         top.note("web_config_file", f"{path} is missing or cannot be read", hidden=True)
     return path
+
+
+def _connections_page(top: Section) -> bool:
+    value = top.value("connections_page", True)  # noqa: FBT003  the default
+    if not isinstance(value, bool):
+        top.note("connections_page", "must be true or false")
+    return value is True
 
 
 def _group_by(top: Section) -> tuple[str, ...]:

@@ -44,6 +44,8 @@ class Thresholds:
 class Caps:
     """Distinct label values for each server; the rest is summed into `(other)`."""
 
+    datname: int = count(100, 1, 10_000)
+    usename: int = count(100, 1, 10_000)
     application_name: int = count(100, 1, 10_000)
     client_addr: int = count(100, 1, 10_000)
 
@@ -91,11 +93,13 @@ class Settings:
     targets: tuple[Target, ...]
     listen: Listen = Listen()
     web_config_file: Path | None = None
+    connections_page: bool = True  # / and /connections tell of single connections, too
     pool_dir: Path | None = None  # where the processes of an application report their pools
     group_by: tuple[str, ...] = DEFAULT_GROUP_BY
     application_names: tuple[Rewrite, ...] = DEFAULT_REWRITES
     ignored_applications: tuple[re.Pattern[str], ...] = DEFAULT_IGNORED  # full match; counted, never judged
     ignored_users: tuple[re.Pattern[str], ...] = ()  # likewise
+    reporting_applications: tuple[re.Pattern[str], ...] = ()  # all of their processes report to pool_dir
     caps: Caps = Caps()
     timeouts: Timeouts = Timeouts()
     thresholds: Thresholds = Thresholds()

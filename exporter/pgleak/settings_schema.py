@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pgleak.dsn import looks_like_dsn
+from pgleak.problem import Problem, unknown_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -22,19 +22,6 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _LONGEST_SHOWN = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One mistake in the settings. `value` is what was found, as it may be shown, or empty."""
-
-    path: str
-    value: str
-    message: str
-
-    def __str__(self) -> str:
-        found = f"; got {self.value}" if self.value else ""
-        return f"{self.path}: {self.message}{found}" if self.path else f"{self.message}{found}"
 
 
 class SettingsError(Exception):
@@ -116,7 +103,7 @@ class Section:
         if not self.is_mapping:
             kind = {type(None): "nothing", str: "text", list: "a list"}.get(type(data), type(data).__name__)
             self._problems.append(
-                Problem(path, kind, f"must be a mapping (key: value) with keys out of {', '.join(keys)}")
+                Problem(path, f"must be a mapping (key: value) with keys out of {', '.join(keys)}", kind)
             )
         for key in self._data:
             if key not in keys:
@@ -137,7 +124,7 @@ class Section:
     def note(self, key: str, message: str, *, hidden: bool = False) -> None:
         """Note a problem with a key's value, which is shown unless it is hidden or the key is missing."""
         shown = show(self._data[key]) if key in self._data and not hidden else ""
-        self._problems.append(Problem(self.where(key), shown, message))
+        self._problems.append(Problem(self.where(key), message, shown))
 
     def section(self, key: str, keys: Collection[str]) -> Section:
         """Return the mapping under a key; empty when the key is missing."""
@@ -207,7 +194,7 @@ class Section:
 
     def note_item(self, path: str, item: object, message: str, *, hidden: bool = False) -> None:
         """Note a problem with an item of a list."""
-        self._problems.append(Problem(path, "" if hidden else show(item), message))
+        self._problems.append(Problem(path, message, "" if hidden else show(item)))
 
     def pattern(self, path: str, item: object, flags: int = 0) -> re.Pattern[str] | None:
         """Compile an item or value that must be a regular expression."""
@@ -228,6 +215,4 @@ class Section:
         return None
 
     def _note_unknown(self, key: object, keys: Collection[str]) -> None:
-        near = difflib.get_close_matches(str(key), keys, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(keys)}"
-        self._problems.append(Problem(self.where(show_key(key)), "", f"unknown key; {hint}"))
+        self._problems.append(Problem(self.where(show_key(key)), unknown_key(str(key), keys)))

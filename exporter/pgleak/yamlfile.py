@@ -133,4 +133,6 @@ def _without_quotations(error: yaml.MarkedYAMLError) -> str:
         problem = f"{error.context}, {problem}"
     if not problem.startswith(_HARMLESS):
         return re.split(r" ['\"]", problem, maxsplit=1)[0]
-    return f"{problem}; put the value in quotes" if "cannot start any token" in problem else problem
+    if "cannot start any token" not in problem:
+        return problem
+    return f"{problem}; {'indent with spaces, not tabs' if repr(chr(9)) in problem else 'put the value in quotes'}"

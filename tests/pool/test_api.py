@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MODIFIED = (
     (Pool, "connect"),
+    (Pool, "_return_conn"),
     (SingletonThreadPool, "connect"),
     (Engine, "__init__"),
     (Session, "__init__"),
@@ -110,7 +111,7 @@ def test_instrumenting_again_changes_nothing(postgres16: EmbeddedPostgres) -> No
     with engine.connect():
         assert counts(name) == Counts(used=1)
         assert pool_of(name).counters.checkouts == 1
-    assert len(list(engine.pool.dispatch.checkin)) == 1
+    assert len(list(engine.pool.dispatch.close)) == 1
     engine.dispose()
 
 
@@ -204,6 +205,20 @@ def test_a_nameless_asyncpg_connection_gets_the_name_of_its_pool(postgres16: Emb
     own = {"server_settings": {"application_name": "mine", "jit": "off"}}
     assert asyncio.run(story(connect_args=own)) == "mine"
     assert own == {"server_settings": {"application_name": "mine", "jit": "off"}}
+
+
+def test_a_nameless_connection_of_psycopg_in_asyncio_gets_the_name_of_its_pool(postgres16: EmbeddedPostgres) -> None:
+    async def story(**options: Any) -> str:
+        engine = create_async_engine(url(postgres16, "psycopg"), **options)
+        api.instrument(engine, name="orders")
+        async with engine.connect() as connection:
+            name = (await connection.execute(text("show application_name"))).scalar()
+        assert pool_of("orders").application_name == name
+        await engine.dispose()
+        return str(name)
+
+    assert asyncio.run(story()) == "orders"
+    assert asyncio.run(story(connect_args={"application_name": "mine"})) == "mine"
 
 
 @pytest.mark.parametrize("driver", SYNC_DRIVERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 import servers
 from pgleak.pool import api
 from pgleak.pool.marks import context, expected_hold, set_context
+from pgleak.pool.survey import survey
+from pgleak.pool.suspects import judge
 from pool_support import new_name, pool_of, url
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from pgleak.demo.embedded import EmbeddedPostgres
-    from pgleak.pool.snapshot import Checkout
+    from pgleak.pool.snapshot import Checkout, ProcessSnapshot
 
 HERE = Path(__file__).read_text(encoding="utf-8").splitlines()
 
@@ -171,6 +174,38 @@ def test_an_ended_thread_is_a_dead_owner_though_its_ident_lives_on(postgres16: E
     for other in others:
         other.join()
     sessions.pop().close()
+    engine.dispose()
+
+
+def test_an_owner_is_dead_since_its_death_and_not_since_the_checkout(postgres16: EmbeddedPostgres) -> None:
+    engine, _ = watched(postgres16)
+    ready, release = threading.Event(), threading.Event()
+    kept = []
+
+    def work() -> None:
+        kept.append(engine.connect())
+        ready.set()
+        release.wait(30)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert ready.wait(10)
+    long_after = time.monotonic() + 3600
+
+    def later(seconds: float) -> ProcessSnapshot:
+        return survey(api.LEDGER, monotonic_clock=lambda: long_after + seconds)
+
+    (living,) = later(0).pools[0].checkouts
+    assert (living.owner.state, living.owner.dead_for) == ("alive", 0)
+    assert [verdict.cause for verdict in judge(later(0))] == ["overdue"]
+    release.set()
+    thread.join()
+    servers.wait_until(lambda: later(0).pools[0].checkouts[0].owner.state == "dead")
+    assert judge(later(1)) == (), "it may have handed the connection over"
+    assert later(4).pools[0].checkouts[0].owner.dead_for == 4
+    assert judge(later(4)) == ()
+    assert [(verdict.cause, verdict.limit) for verdict in judge(later(5.5))] == [("owner_dead", 5.0)]
+    kept[0].close()
     engine.dispose()
 
 

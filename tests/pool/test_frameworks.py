@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import threading
+import time
 import types
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from anyio import to_thread
+from fastapi import Depends, FastAPI
 from prometheus_client import REGISTRY
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
 from pgleak.pool import api, marks
 from pgleak.pool.monitor import describe
 from pgleak.pool.snapshot import Limits
 from pgleak.pool.suspects import judge
+from pool_support import url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,6 +143,36 @@ def test_fastapi(recipe: Callable[[str], Any]) -> None:
     asyncio.run(story())
     assert_named("GET /leak/{number}")
     kept[0].close()
+
+
+def test_a_request_outlives_the_thread_that_opened_its_session(
+    postgres16: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A synchronous dependency of FastAPI is set up in one of anyio's threads and torn down in another one."""
+    monkeypatch.setattr("anyio._backends._asyncio.WorkerThread.MAX_IDLE_TIME", 0)  # seconds; 10 as a rule
+    engine = create_engine(url(postgres16))
+    api.instrument(engine, limits=Limits(dead_owner=0))
+    threads: list[threading.Thread] = []
+
+    def session() -> Iterator[Session]:
+        threads.append(threading.current_thread())
+        with Session(engine) as opened:
+            opened.scalar(text("SELECT 1"))
+            yield opened
+        threads.append(threading.current_thread())
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def endpoint(_: Session = Depends(session)) -> list[str]:  # noqa: B008  FastAPI's way
+        while threads[0].is_alive():  # two at once: one of them in a new thread, after which those that idle are ended
+            await asyncio.gather(*(to_thread.run_sync(time.sleep, 0.01) for _ in range(2)))
+        (checkout,) = held()
+        return [checkout.owner.state, *(verdict.cause for verdict in judge(api.snapshot()))]
+
+    assert asyncio.run(get(app, "/")) == '["unknown"]', "no suspect"
+    assert len({*threads}) == 2
+    engine.dispose()
 
 
 def test_fastapi_with_an_asynchronous_engine(recipe: Callable[[str], Any]) -> None:

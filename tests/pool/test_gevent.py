@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pool_support import url
@@ -74,10 +75,50 @@ STORY = """
 """
 
 
-def test_greenlets(postgres16: EmbeddedPostgres) -> None:
-    dsn = url(postgres16, "pg8000").render_as_string(hide_password=False)
+#: Whatever the application does, each time in a greenlet of its own, the ledger says what the server says.
+RANDOM_STORY = """
+    import sys
+    from gevent import monkey
+    monkey.patch_all()
+    import random
+    from types import SimpleNamespace
+    import gevent
+    import psycopg2
+    from sqlalchemy.pool import NullPool, QueuePool
+    sys.path[:0] = sys.argv[2:]
+    from pgleak.pool import api
+    from pool_support import Truth
+    from test_ledger_truth import STEPS, Application
+
+    class InGreenlets(Application):
+        ACTIONS = tuple(action for action in Application.ACTIONS if action != "fork")
+
+    server = SimpleNamespace(port=int(sys.argv[1]))
+    session = psycopg2.connect(host="127.0.0.1", port=server.port, user="postgres", dbname="postgres")
+    session.autocommit = True
+    truth = Truth(session)
+    for seed, poolclass in enumerate((QueuePool, NullPool, QueuePool)):
+        application = InGreenlets(server, "pg8000", random.Random(seed), poolclass)
+        for _ in range(STEPS):
+            gevent.joinall([gevent.spawn(application.step)], raise_error=True)
+            truth.agrees(application.name)
+    assert api.snapshot().errors == 0
+    print("well")
+"""
+
+
+def tell(story: str, *arguments: object) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(STORY), dsn],
-        capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(story), *map(str, arguments)],
+        capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
     assert done.stdout.strip() == "well", done.stderr
+
+
+def test_greenlets(postgres16: EmbeddedPostgres) -> None:
+    tell(STORY, url(postgres16, "pg8000").render_as_string(hide_password=False))
+
+
+def test_the_ledger_agrees_with_the_server_after_every_step_of_a_greenlet(postgres16: EmbeddedPostgres) -> None:
+    here = Path(__file__).parent
+    tell(RANDOM_STORY, postgres16.port, here.parent, here)

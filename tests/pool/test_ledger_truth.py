@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool
 
 import servers
-from pgleak.pool import api
-from pool_support import ASYNC_DRIVERS, SYNC_DRIVERS, Truth, counts, ledger_pids, new_name, url
+from pgleak.pool import api, checkouts
+from pool_support import ASYNC_DRIVERS, SYNC_DRIVERS, Truth, counts, ledger_pids, new_name, pool_of, url
 
 if TYPE_CHECKING:
     from pgleak.demo.embedded import EmbeddedPostgres
@@ -158,7 +158,21 @@ def _rows(connection: Any, sql: str) -> list[Any]:
 def test_the_ledger_agrees_with_the_server_after_every_step(
     postgres16: EmbeddedPostgres, truth: Truth, driver: str, poolclass: Any, seed: int
 ) -> None:
-    application = Application(postgres16, driver, random.Random(seed), poolclass)
+    run(Application(postgres16, driver, random.Random(seed), poolclass), truth)
+
+
+def test_the_checkin_event_tells_the_same_where_a_pool_cannot_be_seen_returning(
+    postgres16: EmbeddedPostgres, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The method that is wrapped is not public: a SQLAlchemy to come may have another."""
+    monkeypatch.setattr(checkouts, "_RETURN", "no_such_method")
+    application = Application(postgres16, "psycopg2", random.Random(3), QueuePool)
+    assert not checkouts.sees_returns()
+    run(application, truth)
+    assert pool_of(application.name).counters.use.count > 3
+
+
+def run(application: Application, truth: Truth) -> None:
     done = []
     for _ in range(STEPS):
         done.append(application.step())
@@ -173,21 +187,21 @@ def test_the_ledger_agrees_with_the_server_after_every_step(
 
 
 @pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("poolclass", [AsyncAdaptedQueuePool, NullPool])
 @pytest.mark.parametrize("driver", ASYNC_DRIVERS)
 def test_the_ledger_agrees_with_the_server_in_asyncio(
-    postgres16: EmbeddedPostgres, truth: Truth, driver: str, seed: int
+    postgres16: EmbeddedPostgres, truth: Truth, driver: str, poolclass: Any, seed: int
 ) -> None:
     async def story() -> None:
         choose = random.Random(seed)
         name = new_name()
-        engine = create_async_engine(
-            url(postgres16, driver.removesuffix("_async")), pool_size=2, max_overflow=2, pool_timeout=0.05
-        )
+        limits = {} if poolclass is NullPool else {"pool_size": 2, "max_overflow": 2, "pool_timeout": 0.05}
+        engine = create_async_engine(url(postgres16, driver.removesuffix("_async")), poolclass=poolclass, **limits)
         api.instrument(engine, name=name)
         held: list[Any] = []
         done = []
         for _ in range(STEPS):
-            action = choose.choice(["connect", "connect", "close", "invalidate", "dispose", "drop", "cancel", "detach"])
+            action = choose.choice(ASYNC_ACTIONS)
             done.append(action)
             await _async_action(action, engine, held, choose)
             gc.collect()
@@ -206,15 +220,39 @@ def test_the_ledger_agrees_with_the_server_in_asyncio(
         asyncio.run(story())
 
 
+ASYNC_ACTIONS = (
+    "connect", "connect", "connect", "close", "invalidate", "soft_invalidate", "dispose", "dispose_without_closing", "drop",
+    "drop_in_cycle", "cancel", "detach", "timeout", "end_of_task",
+)  # fmt: skip
+
+
 async def _async_action(action: str, engine: AsyncEngine, held: list[Any], choose: random.Random) -> None:
-    connection = (
-        held.pop(choose.randrange(len(held))) if held and action not in {"connect", "dispose", "cancel"} else None
-    )
+    takes_none = {"connect", "dispose", "dispose_without_closing", "cancel", "timeout", "end_of_task"}
+    connection = held.pop(choose.randrange(len(held))) if held and action not in takes_none else None
     if action == "connect":
         with contextlib.suppress(PoolTimeoutError):
             held.append(await engine.connect())
     elif action == "dispose":
         await engine.dispose()
+    elif action == "dispose_without_closing":
+        await engine.dispose(close=False)
+    elif action == "timeout":
+        taken: list[Any] = []
+        with contextlib.suppress(PoolTimeoutError):
+            while len(taken) < 5:
+                taken.append(await engine.connect())
+        for each in taken:
+            await each.close()
+    elif action == "end_of_task":
+        await asyncio.create_task(_async_action("connect", engine, held, choose))
+    elif connection is not None and action == "drop_in_cycle":
+        cycle = [connection]
+        cycle.append(cycle)
+    elif connection is not None and action == "soft_invalidate":
+        raw = await connection.get_raw_connection()
+        if not raw.is_detached:
+            raw.invalidate(soft=True)
+        held.append(connection)
     elif action == "cancel":
         task = asyncio.create_task(_sleep_in_query(engine))
         await asyncio.sleep(choose.choice([0, 0.001, 0.03]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,29 @@ def test_the_thread_begins_with_the_first_connection_and_ends_with_the_last_engi
 
 def _monitors() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "pgleak-monitor"]
+
+
+def test_what_dispose_left_behind_is_named_by_its_last_user(
+    postgres16: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody holds it any more, so there is no checkout to name; it was returned into a pool that nobody uses."""
+    engine = create_engine(url(postgres16))
+    api.instrument(engine, name="disposed")
+    held, old_pool = engine.connect(), engine.pool
+    line = sys._getframe().f_lineno - 1
+    engine.dispose()
+    held.close()
+    (orphan,) = pool_of("disposed").orphans
+    (frames,) = pool_of("disposed").orphaned_at
+    assert (frames[0].file, frames[0].line) == (__file__, line)
+    reporter = Reporter(api.LEDGER)
+    for _ in range(4):
+        reporter.report(api.snapshot())
+    (message,) = caplog.messages
+    assert f"last used at site={frames[0].site} ({__file__}:{line}), backend={orphan.pid}" in message
+    del old_pool
+    gc.collect()
+    assert pool_of("disposed").orphans == ()
 
 
 def test_other_work_on_the_same_thread() -> None:

@@ -77,6 +77,10 @@ class Shop:
         pools = [pool for each in reading.read(self.folder).processes for pool in each.snapshot.pools]
         return {held.backend.pid for pool in pools for held in pool.checkouts}
 
+    def contexts(self) -> set[str]:
+        pools = [pool for each in reading.read(self.folder).processes for pool in each.snapshot.pools]
+        return {held.context for pool in pools for held in pool.checkouts}
+
     def pids(self) -> set[int]:
         return {each.snapshot.process.pid for each in reading.read(self.folder).processes}
 
@@ -177,9 +181,9 @@ def test_gunicorn(open_shop: Callable[..., Shop], kind: str) -> None:
 
 
 def test_celery_prefork(open_shop: Callable[..., Shop], tmp_path: Path) -> None:
-    shop = open_shop(
-        "-m", "celery", "-A", "shop_tasks", "worker", "-P", "prefork", "-c", "2", "--without-gossip", "--without-mingle"
-    )
+    """Start, load, kill one child, restart the worker; and a suspect names the task."""
+    options = ("-P", "prefork", "-c", "2", "--without-gossip", "--without-mingle")
+    shop = open_shop(Path(sys.executable).parent / "celery", "-A", "shop_tasks", "worker", *options)
 
     def send(task: str, number: int) -> None:
         code = f"import shop_tasks\nfor _ in range({number}): shop_tasks.{task}.delay()"
@@ -199,6 +203,7 @@ def test_celery_prefork(open_shop: Callable[..., Shop], tmp_path: Path) -> None:
     servers.wait_until(shop.agrees, 10)
     send("leak", 1)
     servers.wait_until(lambda: len(shop.held()) == 1 and shop.agrees(), 20)
+    assert shop.contexts() == {"shop_tasks.leak"}
 
     victim = next(each.snapshot.process.pid for each in reading.read(shop.folder).processes
                   if any(pool.checkouts for pool in each.snapshot.pools))  # fmt: skip
@@ -207,6 +212,14 @@ def test_celery_prefork(open_shop: Callable[..., Shop], tmp_path: Path) -> None:
     assert checkouts() >= 11
     send("order", 10)
     servers.wait_until(lambda: checkouts() >= 21 and len(shop.pids()) == 2, 30)
+    servers.wait_until(shop.agrees, 10)
+
+    old = shop.pids()
+    shop.process.send_signal(signal.SIGHUP)
+    servers.wait_until(lambda: not old & shop.pids(), 20)
+    assert checkouts() >= 21
+    send("order", 10)
+    servers.wait_until(lambda: checkouts() >= 31 and len(shop.pids()) == 2, 40)
     servers.wait_until(shop.agrees, 10)
 
 
@@ -224,3 +237,11 @@ def test_plain_multiprocessing(open_shop: Callable[..., Shop], method: str) -> N
     assert shop.sidecar()["sqlalchemy_pool_checkouts_total"] >= before
     servers.wait_until(lambda: len(shop.pids()) == WORKERS and shop.agrees(), 20)
     servers.wait_until(lambda: shop.sidecar()["sqlalchemy_pool_checkouts_total"] >= before + 30, 10)
+
+    old, before = shop.pids(), shop.sidecar()["sqlalchemy_pool_checkouts_total"]
+    assert shop.process.stdin is not None
+    shop.process.stdin.write("reload\n")
+    shop.process.stdin.flush()
+    servers.wait_until(lambda: not old & shop.pids(), 20)
+    assert shop.sidecar()["sqlalchemy_pool_checkouts_total"] >= before
+    servers.wait_until(lambda: len(shop.pids()) == WORKERS and shop.agrees(), 20)

@@ -1,10 +1,10 @@
-"""Snapshots go to JSON and come back the same; what is no snapshot is refused, whatever it is."""
+"""Snapshots go to bytes and come back the same; what is no snapshot is refused, whatever it is."""
 
 from __future__ import annotations
 
-import json
 import math
 import random
+import struct
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,13 @@ import pytest
 from sqlalchemy import create_engine
 
 from pgleak.pool import api
-from pgleak.pool.encoding import MalformedSnapshotError, decode, encode
+from pgleak.pool.collector import families
+from pgleak.pool.encoding import VERSION, MalformedSnapshotError, OtherVersionError, decode, encode
 from pgleak.pool.marks import context, expected_hold
 from pgleak.pool.snapshot import (
     USE_BOUNDS,
     Histogram,
+    Owner,
     PoolCounters,
     ProcessSnapshot,
     SiteStatistics,
@@ -53,51 +55,58 @@ def full(postgres16: EmbeddedPostgres) -> ProcessSnapshot:
 def test_there_and_back_again(full: ProcessSnapshot) -> None:
     assert full.pools[0].connections_max == math.inf
     assert full.pools[0].checkouts[0].place == "orphaned"
-    once = decode(json.loads(json.dumps(encode(full), allow_nan=False)))
-    assert decode(json.loads(json.dumps(encode(once), allow_nan=False))) == once
-    assert abs(once.taken - full.taken) < 0.001, "times may be rounded"
-    assert once.pools[0].counters.checkouts == full.pools[0].counters.checkouts == 4
-    assert [checkout.frames for checkout in once.pools[0].checkouts] == [
-        checkout.frames for checkout in full.pools[0].checkouts
-    ]
-    assert [checkout.expected for checkout in once.pools[0].checkouts] == [
-        checkout.expected for checkout in full.pools[0].checkouts
-    ]
+    assert full.pools[0].counters.checkouts == 4
+    assert decode(encode(full)) == full
 
 
-@pytest.mark.parametrize("other", [None, 1, [], {}, "x", [1], [2, []], [1, []], [1, [[]]], [1, None], [True, []]])
-def test_something_else_is_refused(other: Any) -> None:
+def test_text_that_cannot_be_written_is_written_otherwise(full: ProcessSnapshot) -> None:
+    """Names of threads and contexts come from the application."""
+    held = replace(full.pools[0].checkouts[0], context="a\0b", owner=Owner("thread", "half \ud83d", "dead", 7.5))
+    written = decode(encode(replace(full, pools=(replace(full.pools[0], checkouts=(held,)),)))).pools[0].checkouts[0]
+    assert (written.context, written.owner) == ("a\ufffdb", Owner("thread", "half ?", "dead", 7.5))
+
+
+@pytest.mark.parametrize("other", [b"", b"{}", b"\0" * 23, b"\0" * 24, b"\xff" * 1000, b'[1,["x"],[],[]]' * 10])
+def test_something_else_is_refused(other: bytes) -> None:
     with pytest.raises(MalformedSnapshotError):
         decode(other)
 
 
+def test_another_version_is_called_so(full: ProcessSnapshot) -> None:
+    data = encode(full)
+    with pytest.raises(OtherVersionError):
+        decode(struct.pack("=I", VERSION + 1) + data[4:])
+
+
 def test_a_damaged_snapshot_is_refused_or_another_snapshot(full: ProcessSnapshot) -> None:
-    """Whatever is put in whatever place: never another exception."""
+    """Whatever is put in whatever place: never another exception, and what is accepted can be shown."""
     choose = random.Random(1)
-    refused = 0
-    messages: set[str] = set()
-    for _ in range(2000):
-        plain = json.loads(json.dumps(encode(full)))
-        _damage(plain, choose)
-        try:
-            assert isinstance(decode(plain), ProcessSnapshot)
-        except MalformedSnapshotError as error:
-            refused += 1
-            messages.add(str(error))
-    assert refused > 500
-    assert not [message for message in messages if "127.0.0.1" in message]
+    whole = encode(full)
+    refusals = [_refusal(_damaged(whole, choose)) for _ in range(3000)]
+    assert 500 < len([each for each in refusals if each]) < 3000
+    assert not [each for each in refusals if "127.0.0.1" in each]
 
 
-def _damage(plain: Any, choose: random.Random) -> None:
-    while True:
-        index = choose.choice(list(plain)) if isinstance(plain, dict) else choose.randrange(len(plain))
-        if isinstance(plain[index], (list, dict)) and plain[index] and choose.random() < 0.8:
-            plain = plain[index]
-            continue
-        plain[index] = choose.choice(
-            [None, -1, 1.5, "x", "inf", [], {}, [1], {"a": 1}, True, 1e400, {"a": "b"}, 10**400]
-        )
-        return
+def _refusal(data: bytes) -> str:
+    """Why it is refused, "" when it is not."""
+    try:
+        found = decode(data)
+    except MalformedSnapshotError as error:
+        return str(error)
+    list(families([found]))
+    return ""
+
+
+def _damaged(data: bytes, choose: random.Random) -> bytes:
+    """Eight bytes replaced, wherever they begin; or some left out; or some twice."""
+    at, size = choose.randrange(len(data)), choose.choice([1, 4, 8, 64])
+    values = [-1, 0, 1, 2**31, -(2**63), 2**63 - 1, choose.randrange(100)]
+    numbers = [math.nan, math.inf, -1.0, 1e308]
+    middle = choose.choice([
+        struct.pack("=q", choose.choice(values)), struct.pack("=d", choose.choice(numbers)), choose.randbytes(8),
+        b"", data[at : at + size] * 2,
+    ])  # fmt: skip
+    return data[:at] + middle + data[at + (8 if len(middle) == 8 else size) :]
 
 
 def test_counters_add_up() -> None:
@@ -113,14 +122,15 @@ def test_counters_add_up() -> None:
 
 
 def test_decoding_is_quick(full: ProcessSnapshot) -> None:
-    """64 workers' snapshots are decoded well within the 20 ms that a merge may take."""
-    texts = [json.dumps(encode(full))] * 64
-    best = min(_timed(lambda: [decode(json.loads(text)) for text in texts]) for _ in range(5))
-    reference = min(_timed(lambda: [json.loads(text) for text in texts]) for _ in range(5))
-    assert best < 12 * reference
+    """64 workers' snapshots, beside merely making their checkouts anew."""
+    data = [encode(full)] * 64
+    (pool,) = full.pools
+    best = min(_timed(lambda: [decode(each) for each in data]) for _ in range(9))
+    reference = min(_timed(lambda: [[replace(each) for each in pool.checkouts] for _ in data]) for _ in range(9))
+    assert best < 40 * reference
 
 
 def _timed(work: Any) -> float:
-    began = time.perf_counter()
+    began = time.thread_time()
     work()
-    return time.perf_counter() - began
+    return time.thread_time() - began

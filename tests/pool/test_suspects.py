@@ -2,54 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgleak.pool.snapshot import (
-    Backend,
-    Checkout,
-    Expected,
-    Frame,
-    Limits,
-    Owner,
-    PoolCounters,
-    PoolSnapshot,
-    ProcessIdentity,
-    ProcessSnapshot,
-    SiteStatistics,
-)
+from pgleak.pool.snapshot import Checkout, Expected, Limits, Owner, ProcessSnapshot, SiteStatistics
 from pgleak.pool.suspects import alive_limit, judge
+from state_support import SITE, a_checkout, a_pool, a_snapshot
 
 if TYPE_CHECKING:
     from pgleak.pool.snapshot import OwnerState
 
-FRAME = Frame("shop.orders", "place", "/srv/shop/orders.py", 12)
-CHECKOUT = Checkout(
-    number=1,
-    backend=Backend(4711, 0.0, "db:5432/shop"),
-    checked_out_at=0.0,
-    age=0.0,
-    kind="session",
-    place="pool",
-    site=FRAME.site,
-    frames=(FRAME,),
-    owner=Owner("thread", "worker", "alive"),
-    standing=(),
-    context="",
-    expected=None,
-)
+CHECKOUT = replace(a_checkout(age=0.0), expected=None)
 
 
 def snapshot(
     *checkouts: Checkout, sites: dict[str, SiteStatistics] | None = None, limits: Limits | None = None
 ) -> ProcessSnapshot:
-    pool = PoolSnapshot(
-        "shop", "QueuePool", "shop", "db:5432/shop", 1, 15, 0, (), checkouts, (), sites or {}, PoolCounters()
-    )
-    return ProcessSnapshot(ProcessIdentity(1, 0.0, "", "host", "shop"), time.time(), limits or Limits(), (pool,))
+    pool = replace(a_pool(), checkouts=checkouts, sites=sites or {})
+    return replace(a_snapshot(pool), limits=limits or Limits())
 
 
 def causes(checkout: Checkout, **context: Any) -> list[str]:
@@ -57,7 +29,15 @@ def causes(checkout: Checkout, **context: Any) -> list[str]:
 
 
 def owned(state: OwnerState, age: float, **changes: Any) -> Checkout:
-    return replace(CHECKOUT, age=age, owner=Owner("thread", "worker", state), **changes)
+    """Checked out `age` seconds ago by an owner that died at once, if it is dead."""
+    return replace(CHECKOUT, age=age, owner=Owner("thread", "worker", state, age if state == "dead" else 0), **changes)
+
+
+def test_a_dead_owner_counts_from_its_death() -> None:
+    """However long it had held the connection before: its successor may be about to close it."""
+    just_died = replace(CHECKOUT, age=3600.0, owner=Owner("thread", "worker", "dead", 4.9))
+    assert causes(just_died) == []
+    assert causes(replace(just_died, owner=Owner("thread", "worker", "dead", 5.1))) == ["owner_dead"]
 
 
 def test_a_dead_owner_after_five_seconds() -> None:
@@ -67,15 +47,15 @@ def test_a_dead_owner_after_five_seconds() -> None:
 
 @pytest.mark.parametrize("state", ["alive", "unknown"])
 def test_an_unproven_site_after_a_minute(state: OwnerState) -> None:
-    few = {FRAME.site: SiteStatistics(samples=19, p99=0.01)}
+    few = {SITE: SiteStatistics(samples=19, p99=0.01)}
     assert causes(owned(state, 59)) == causes(owned(state, 59), sites=few) == []
     assert causes(owned(state, 61)) == causes(owned(state, 61), sites=few) == ["overdue"]
 
 
 @pytest.mark.parametrize(("p99", "limit"), [(0.01, 30.0), (6.0, 30.0), (7.0, 35.0), (100.0, 500.0)])
 def test_a_proven_site_by_its_own_habits(p99: float, limit: float) -> None:
-    sites = {FRAME.site: SiteStatistics(samples=20, p99=p99)}
-    assert alive_limit(sites[FRAME.site], Limits()) == limit
+    sites = {SITE: SiteStatistics(samples=20, p99=p99)}
+    assert alive_limit(sites[SITE], Limits()) == limit
     assert causes(owned("alive", limit - 0.1), sites=sites) == []
     assert causes(owned("alive", limit + 0.1), sites=sites) == ["overdue"]
 
@@ -98,7 +78,7 @@ def test_limits_can_be_set() -> None:
     strict = Limits(dead_owner=1, alive_owner=2, unproven_site=3, samples=1)
     assert causes(owned("dead", 1.1), limits=strict) == ["owner_dead"]
     assert causes(owned("alive", 3.1), limits=strict) == ["overdue"]
-    assert causes(owned("alive", 2.1), limits=strict, sites={FRAME.site: SiteStatistics(1, 0.1)}) == ["overdue"]
+    assert causes(owned("alive", 2.1), limits=strict, sites={SITE: SiteStatistics(1, 0.1)}) == ["overdue"]
 
 
 def test_the_longest_held_comes_first() -> None:

@@ -8,15 +8,19 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 import servers
+import watching
+from pgleak.exporter import Exporter
 from pgleak.pool import reading
 from pgleak.pool.suspects import judge, piled_up
+from pgleak.who.diagnosis import diagnose
+from pgleak.who.words import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,11 +29,13 @@ if TYPE_CHECKING:
     from pgleak.pool.reading import Reading
     from pgleak.pool.snapshot import PoolSnapshot
     from pgleak.pool.suspects import Pile, Verdict
+    from pgleak.who.diagnosis import Findings
 
 HERE = Path(__file__).parent
 PATIENCE = 40.0  # seconds for a program to show what it has to show, imports on a busy machine included
 LOAD = 60  # checkouts under which a healthy program must stay silent
-QUIET = 3.0  # seconds of watching it: twice the longest limit of launch.py
+SETTLED = 5.0  # seconds for server and reports to agree
+QUIET = 7.0  # seconds of watching it: more than the longest limit of launch.py
 
 
 @dataclass(frozen=True)
@@ -41,21 +47,22 @@ class Leak:
     held: int  # connections
     kind: Literal["session", "connection"]
     owner: tuple[str, str] = ("thread", "alive")
+    told: str = "session_left_open"  # what the sidecar makes of it, in words and with what to change
 
 
 LEAKS = [
-    Leak("session_never_removed", "overdue", 3, "session"),
-    Leak("thread_ends", "owner_dead", 4, "session", ("thread", "dead")),
-    Leak("loop_error_path", "overdue", 1, "session"),
-    Leak("sleeping_loop", "overdue", 3, "session"),
-    Leak("dispose_while_out", "orphaned", 3, "connection"),
-    Leak("detach_and_forget", "detached", 3, "connection"),
-    Leak("fork_after_connect", "inherited", 1, "connection"),
-    Leak("exception_between", "overdue", 3, "connection"),
+    Leak("session_never_removed", "overdue", 3, "session", told="kept_between_turns"),
+    Leak("thread_ends", "owner_dead", 4, "session", ("thread", "dead"), "thread_ended"),
+    Leak("loop_error_path", "overdue", 1, "session", told="kept_between_turns"),
+    Leak("sleeping_loop", "overdue", 3, "session", told="held_while_working"),
+    Leak("dispose_while_out", "orphaned", 3, "connection", told="disposed_while_out"),
+    Leak("detach_and_forget", "detached", 3, "connection", told="detached"),
+    Leak("fork_after_connect", "inherited", 1, "connection", told="used_across_fork"),
+    Leak("exception_between", "overdue", 3, "connection", told="function_left_it_open"),
     Leak("fastapi_dependency", "overdue", 3, "session"),
-    Leak("cancelled_task", "owner_dead", 3, "session", ("task", "dead")),
+    Leak("cancelled_task", "owner_dead", 3, "session", ("task", "dead"), "task_ended"),
     Leak("streaming_response", "overdue", 3, "session"),
-    Leak("traceback_kept", "overdue", 3, "connection"),
+    Leak("traceback_kept", "overdue", 3, "connection", told="function_left_it_open"),
     Leak("threads_outlive_requests", "overdue", 4, "session"),
 ]
 TWINS = [leak.program for leak in LEAKS] + ["engine_per_request"]
@@ -80,11 +87,18 @@ class Run:
     log_file: Path = Path(os.devnull)
     log: str = ""
     backends: set[int] = field(default_factory=set)
+    told: Findings | None = None  # what the sidecar makes of it
+    words: str = ""
     stuck: set[int] = field(default_factory=set)  # backends idle in a transaction for longer than a second
 
     @property
     def pools(self) -> list[PoolSnapshot]:
         return [pool for reported in self.found.processes for pool in reported.snapshot.pools]
+
+    @property
+    def reported(self) -> set[int]:
+        """The backends that the processes know of."""
+        return {b.pid or 0 for pool in self.pools for b in (*pool.idle, *(c.backend for c in pool.checkouts))}
 
     @property
     def checkouts(self) -> int:
@@ -132,6 +146,7 @@ class Stage:
                     time.sleep(0.1)
                     run.look()
                 self._ask_the_server(run, name)
+                self._ask_the_sidecar(run, name)
             finally:
                 assert process.stdin is not None
                 process.stdin.close()
@@ -143,7 +158,40 @@ class Stage:
         run.log = log.read_text()
         return run
 
+    def _ask_the_sidecar(self, run: Run, name: str) -> None:
+        """What `pgleak who --diagnose` says of this program; other programs at work on the server are left out."""
+        settings = watching.settings(watching.target(self._server), pool_dir=run.folder)
+        exporter = Exporter(settings)
+        deadline = time.monotonic() + SETTLED
+        before = None
+        try:
+            while True:  # until the program stands still: one that is about to block may be at work at the first look
+                report = exporter.report(time.monotonic() + 8)
+                mine = tuple(each for each in report.applications if each.name == name)
+                run.told = diagnose(replace(report, applications=mine))
+                run.words = "\n".join(tell(replace(report, applications=mine), run.told))
+                seen = [(each.cause.key, each.connections) for each in run.told.diagnoses]
+                if seen == before or time.monotonic() > deadline:
+                    return
+                before = seen
+                time.sleep(0.5)
+        finally:
+            exporter.close()
+
     def _ask_the_server(self, run: Run, name: str) -> None:
+        """Ask at a moment around which the processes' own reports do not change, if there is one: they come later."""
+        deadline = time.monotonic() + SETTLED
+        while True:
+            before = run.reported
+            self._ask(run, name)
+            asked = time.time()
+            while time.monotonic() < deadline and any(r.snapshot.taken < asked for r in run.found.processes):
+                time.sleep(0.05)
+                run.look()
+            if run.reported == before or time.monotonic() > deadline:
+                return
+
+    def _ask(self, run: Run, name: str) -> None:
         session = servers.open_connection(self._server)
         try:
             rows = servers.query(
@@ -270,6 +318,35 @@ def test_an_engine_per_request_is_named_with_the_line_that_makes_it(runs: Callab
     assert re.search(rf"engine_per_call.*engine_per_request\.py:{line}", run.log), run.log
 
 
+@pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: leak.program)
+def test_the_sidecar_diagnoses_the_right_cause_and_line(runs: Callable[[str, str], Run], leak: Leak) -> None:
+    run = runs(leak.program, "buggy")
+    assert run.told is not None
+    assert [diagnosis.cause.key for diagnosis in run.told.diagnoses] == [leak.told]
+    (diagnosis,) = run.told.diagnoses
+    assert (Path(diagnosis.frames[0].file).name, diagnosis.frames[0].line) == (
+        f"{leak.program}.py",
+        marked_line(leak.program, "LEAK"),
+    )
+    assert diagnosis.connections == leak.held
+    assert f"{leak.program}.py:{marked_line(leak.program, 'LEAK')}" in run.words
+    assert "Nothing leaks" not in run.words
+
+
+def test_the_sidecar_diagnoses_an_engine_per_request(runs: Callable[[str, str], Run]) -> None:
+    run = runs("engine_per_request", "buggy")
+    assert run.told is not None
+    (diagnosis,) = run.told.diagnoses
+    assert diagnosis.cause.key == "engine_per_call"
+    assert diagnosis.frames[0].line == marked_line("engine_per_request", "LEAK")
+    assert 10 <= diagnosis.connections <= 12
+
+
+@pytest.mark.parametrize(("program", "variant"), HEALTHY)
+def test_the_sidecar_says_that_nothing_leaks(runs: Callable[[str, str], Run], program: str, variant: str) -> None:
+    assert runs(program, variant).words.startswith("Nothing leaks.")
+
+
 @pytest.mark.parametrize(("program", "variant"), HEALTHY)
 def test_a_healthy_twin_stays_silent_under_load(runs: Callable[[str, str], Run], program: str, variant: str) -> None:
     run = runs(program, variant)
@@ -283,10 +360,12 @@ def test_a_healthy_twin_stays_silent_under_load(runs: Callable[[str, str], Run],
 
 
 def test_a_pool_that_is_too_small_shows_as_waiting(runs: Callable[[str, str], Run]) -> None:
-    (pool,) = runs("pool_too_small", "healthy").pools
+    run = runs("pool_too_small", "healthy")
+    (pool,) = run.pools
     assert pool.counters.timeouts > 0
     assert pool.counters.wait_seconds > 1
     assert pool.connections_max == 2
+    assert "waiting for a connection now" in run.words
 
 
 def test_pools_per_tenant_show_as_engines(runs: Callable[[str, str], Run]) -> None:
@@ -298,4 +377,4 @@ def test_workers_fill_their_pools_and_the_sum_is_told(runs: Callable[[str, str],
     run = runs("pools_fill_slowly", "healthy")
     assert len(run.found.processes) == 3
     assert sum(pool.connections_max for pool in run.pools) == 15
-    assert {b.pid for pool in run.pools for b in (*pool.idle, *(c.backend for c in pool.checkouts))} == run.backends
+    assert run.reported == run.backends

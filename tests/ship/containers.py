@@ -188,10 +188,26 @@ class Container:
         return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
+def processes_of(root: Path) -> list[int]:
+    """Return the processes that have this folder for their root: what runs in an unpacked image."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if (process / "root").readlink() == root:
+                found.append(int(process.name))
+    return found
+
+
+def _children(launcher: int) -> list[int]:
+    try:
+        return [int(pid) for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]
+    except OSError:  # it has ended, and with it its only child
+        return []
+
+
 def _program_of(launcher: int) -> int:
-    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
     # The shell that sets up the namespaces becomes the program.
-    return int(children[0]) if children and Path(f"/proc/{children[0]}/root").readlink() != Path("/") else 0
+    return next((pid for pid in _children(launcher) if Path(f"/proc/{pid}/root").readlink() != Path("/")), 0)
 
 
 @contextlib.contextmanager
@@ -199,7 +215,7 @@ def running(image: Image, socket: Path, environment: Sequence[str], folder: Path
     """Start the image's own command as its own user; ``socket`` becomes ``/run/.s.PGSQL.5432`` inside."""
     config, output = image.config, folder / "output"
     command = [*config["Env"], *environment, *config["Entrypoint"], *config["Cmd"]]
-    namespaces = ["--mount", "--pid", "--net", "--fork", "--kill-child"]
+    namespaces = ["--mount", "--pid", "--net", "--fork"]
     with output.open("wb") as log:
         launcher = subprocess.Popen(
             ["unshare", *namespaces, "sh", "-c", _RUN, "run", image.root, socket, config["User"], *command],
@@ -213,9 +229,15 @@ def running(image: Image, socket: Path, environment: Sequence[str], folder: Path
             pytest.fail(f"the container ended at once:\n{output.read_text()}", pytrace=False)
         yield Container(launcher, pid, output)
     finally:
-        # --kill-child: the program goes with its launcher.
-        launcher.send_signal(signal.SIGKILL)
-        launcher.wait()
+        # The program itself, as process 1: all others of its namespace go with it, and then its launcher by itself. To
+        # kill the launcher would leave it behind: unshare's --kill-child is a request to the kernel that a change of
+        # account takes back (prctl(2), PR_SET_PDEATHSIG), and this one changes its account.
+        if launcher.poll() is None:
+            for child in _children(launcher.pid):
+                os.kill(child, signal.SIGKILL)
+        launcher.wait(timeout=30)
+        left = processes_of(image.root)
+        assert not left, f"processes of the image are left running: {left}"
 
 
 def find_tools(root: Path) -> list[str]:

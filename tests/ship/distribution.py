@@ -73,7 +73,7 @@ def test_the_sdist_holds_what_its_user_reads(distributions: dict[str, Path]) -> 
     with tarfile.open(distributions[".gz"]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert {"README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "pgleak.example.yml"} <= names
-    assert "exporter/pgleak/py.typed" in names
+    assert {"exporter/pgleak/py.typed", "dashboards/rules.yml", "dashboards/pgleak-connections.json"} <= names
 
 
 def test_an_installed_wheel_runs(distributions: dict[str, Path], tmp_path: Path) -> None:

@@ -87,6 +87,16 @@ def test_the_container_ends_quickly_when_it_is_told_to(image: Image, container: 
     assert "Traceback" not in container.output.read_text()
 
 
+def test_nothing_of_a_container_is_left_when_it_ends(
+    image: Image, postgres18: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """Neither when it is told to end nor when it is removed while it runs."""
+    socket = postgres18.socket_dir / f".s.PGSQL.{postgres18.port}"
+    with containers.running(image, socket, ["PGHOST=/run"], tmp_path) as container:
+        assert containers.processes_of(image.root) == [container.pid]
+    assert containers.processes_of(image.root) == []
+
+
 def test_nothing_in_the_image_builds_or_installs(image: Image) -> None:
     assert containers.find_tools(image.root) == []
     assert not (image.root / "build").exists()

@@ -61,6 +61,7 @@ class History:
 
     def __init__(self) -> None:
         self._views: deque[View] = deque()
+        self._before_full = Outlook()
 
     def add(self, view: View) -> None:
         if view.up:
@@ -69,10 +70,12 @@ class History:
             self._views.popleft()
 
     def outlook(self) -> Outlook:
-        """Judge from what was added so far."""
+        """Judge from what was added so far; of a full server, which cannot grow, from what led there."""
         if not self._views:
             return Outlook()
         latest = self._views[-1]
+        if latest.is_full:
+            return self._before_full
         per_minute = {}
         for name in latest.applications:
             floors = floor([(view.time, _held(view, name)) for view in self._views])
@@ -83,7 +86,8 @@ class History:
         )
         used = min(view.used for view in self._views if view.time >= latest.time - FLOOR_WINDOW)
         full_at = latest.time + 60 * (latest.usable - used) / leaking if leaking >= 1 else None
-        return Outlook(per_minute, full_at)
+        self._before_full = Outlook(per_minute, full_at)
+        return self._before_full
 
 
 def _held(view: View, name: str) -> int:

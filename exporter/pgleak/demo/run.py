@@ -123,8 +123,7 @@ class _Show:
             return False
         self._history.add(self._view)
         self._outlook = self._history.outlook()
-        is_full = self._view.used >= self._view.usable or self._view.login_succeeds is False
-        self._full_since = (self._full_since or self._view.time) if is_full else None
+        self._full_since = (self._full_since or self._view.time) if self._view.is_full else None
         return "shop" in self._view.applications
 
     def _shop_answers(self) -> bool:
@@ -161,6 +160,8 @@ class _Show:
             *stage.prometheus.introduction(),
             f"database    PostgreSQL {stage.version} on {LOOPBACK}:{stage.server.port}, {usable} connections usable",
             f"the leak    is in {SHOP}",
+            "beside it   billing, a busy pool, and reports, which opens a connection for",
+            "            each report and in between has none",
             "thresholds  scaled down, so that a connection is a suspect within the minute:",
             f"            stuck in transaction {stuck}, never reused",
             f"            {never}, passed over {passed}",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pgleak.demo.growth import Outlook
     from pgleak.demo.view import Application, View
@@ -131,7 +131,14 @@ def summary(view: View | None, outlook: Outlook, full_since: float | None, elaps
 class Screen:
     """A terminal on which a block of lines is redrawn in place, or a plain stream that gets one now and then."""
 
-    def __init__(self, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        environ: Mapping[str, str] = os.environ,
+        size: Callable[[], tuple[int, int]] = shutil.get_terminal_size,
+    ) -> None:
+        self._size = size  # columns and lines
+        self._drawn_at = size()
         self._stream = stream or sys.stdout
         self.is_live = self._stream.isatty() and environ.get("TERM", "dumb") != "dumb"
         self._is_coloured = self.is_live and not environ.get("NO_COLOR")
@@ -147,11 +154,15 @@ class Screen:
         if not self.is_live:
             self.say("", *lines)
             return
-        width = min(_WIDTH, shutil.get_terminal_size().columns - 1)
+        size = columns, rows = self._size()
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        text = "".join(f"{self._coloured(line[:width])}\x1b[K\n" for line in lines)
+        if size != self._drawn_at:
+            up = "\x1b[H\x1b[2J"  # lines may have been wrapped since, so that nobody knows how far up the block began
+        fitting = lines[: max(rows - 1, 1)]  # a block that scrolled could not be drawn over
+        width = max(min(_WIDTH, columns - 1), 1)
+        text = "".join(f"{self._coloured(line[:width])}\x1b[K\n" for line in fitting)
         print(f"{up}{text}\x1b[J", end="", file=self._stream, flush=True)
-        self._drawn = len(lines)
+        self._drawn, self._drawn_at = len(fitting), size
 
     def _coloured(self, line: str) -> str:
         if self._is_coloured and (line.startswith("!") or "FULL" in line):

@@ -50,6 +50,11 @@ class View:
     applications: Mapping[str, Application] = field(default_factory=dict)
     holders: tuple[Holder, ...] = ()  # the largest first
 
+    @property
+    def is_full(self) -> bool:
+        """Whether ordinary roles are refused."""
+        return self.used >= self.usable or self.login_succeeds is False
+
 
 def scrape(host: str, port: int, timeout: float) -> View | None:
     """Ask for ``/metrics`` over HTTP; None when there is no answer in time."""

@@ -13,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from pgleak.pool import checkouts, drivers, events, marks, owner, statefile
 from pgleak.pool.ledger import LEDGER
+from pgleak.pool.limits import limits_from_environment
 from pgleak.pool.monitor import Monitor
 from pgleak.pool.origin import capture
 from pgleak.pool.snapshot import Limits
@@ -40,7 +41,9 @@ class _State:
     lock = threading.RLock()
     original_init: Any = None  # Engine.__init__, while every engine is watched
     default_name: str | None = None
+    limits_known = False  # given in code, or read from the environment
     follows_forks = False
+    observing = False  # `observe()` alone: no thread, no file
 
 
 _state = _State()
@@ -58,16 +61,17 @@ def instrument(
 
     `name` is the `pool` label, by default the engine's host:port/database. `application_name` is what the server is
     told where the user gave none, by default `name`, else PGLEAK_APPLICATION_NAME, else the program's name. `limits`
-    and `on_suspect` hold for the whole process; the callback runs on pgleak's own thread, once per suspect.
+    and `on_suspect` hold for the whole process; the callback runs on pgleak's own thread, once per suspect. Without
+    `limits` those of the environment hold, PGLEAK_DEAD_OWNER and so on.
     Calling it again changes what is given anew and nothing else. Raises TypeError for what is not an engine.
     """
     sync_engine = None if engine is None else _sync_engine(engine)
     with _state.lock:
-        _follow_forks()
-        owner.adapt()
-        checkouts.install()
-        if limits is not None:
-            LEDGER.limits = limits
+        _install()
+        _state.observing = False
+        if limits is not None or not _state.limits_known:
+            LEDGER.limits = limits or limits_from_environment()
+            _state.limits_known = True
         if on_suspect is not None:
             MONITOR.reporter.on_suspect = on_suspect
         if sync_engine is None:
@@ -76,6 +80,21 @@ def instrument(
             _watch(sync_engine, name, application_name)
             _adopt_open_connections([sync_engine])
         checkouts.forget()
+
+
+def observe() -> None:
+    """Keep the ledger of every engine and nothing else: no thread, no file, until somebody calls `instrument`."""
+    with _state.lock:
+        _state.observing = _state.observing or not any(pool.engines for pool in LEDGER.pools.copy().values())
+        _install()
+        _watch_all(None)
+        checkouts.forget()
+
+
+def _install() -> None:
+    _follow_forks()
+    owner.adapt()
+    checkouts.install()
 
 
 def uninstrument(engine: AnyEngine | None = None) -> None:
@@ -96,6 +115,8 @@ def uninstrument(engine: AnyEngine | None = None) -> None:
             LEDGER.pools.clear()
             MONITOR.reporter.on_suspect = None
             LEDGER.limits = Limits()
+            _state.observing = False
+            _state.limits_known = False
         checkouts.forget()
 
 
@@ -104,7 +125,10 @@ def snapshot() -> ProcessSnapshot:
     return survey(LEDGER)
 
 
-def is_instrumented(engine: AnyEngine) -> bool:
+def is_instrumented(engine: AnyEngine | None = None) -> bool:
+    """Whether this engine is watched, or without one, whether every new engine will be."""
+    if engine is None:
+        return _state.original_init is not None
     return LEDGER.watched(_sync_engine(engine)) is not None
 
 
@@ -123,7 +147,9 @@ def _watch(engine: Engine, name: str | None, application_name: str | None) -> No
         name = name or watched.ledger.name
         application_name = application_name or watched.application_name
         events.detach(watched)
-    events.attach(engine, LEDGER, name or "", application_name or name or drivers.program_name())
+    new = events.attach(engine, LEDGER, name or "", application_name or name or drivers.program_name())
+    if watched is not None:
+        new.born, new.number, new.made = watched.born, watched.number, watched.made
 
 
 def _watch_all(application_name: str | None) -> None:
@@ -216,9 +242,10 @@ def _forked() -> None:
     MONITOR.forked()
 
 
-def _keep_state_file() -> None:
-    statefile.ensure(snapshot)
+def _go_to_work() -> None:
+    if not _state.observing:
+        MONITOR.start()
+        statefile.ensure(snapshot)
 
 
-checkouts.on_first_connect(MONITOR.start)
-checkouts.on_first_connect(_keep_state_file)
+checkouts.on_first_connect(_go_to_work)

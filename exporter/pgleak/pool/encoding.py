@@ -1,14 +1,17 @@
-"""Snapshots as plain JSON data and back, made to be read fast: one scrape reads the files of all workers.
+"""Snapshots as bytes and back, made to be read fast: one scrape reads the files of all workers.
 
 Everything is columns of integers or columns of numbers, written and read in the same order; strings, frames and stacks
-stand once and are referred to by their index. So the whole file is checked at once and not value by value.
+stand once and are referred to by their index. The columns are the machine's own 64-bit integers and doubles, so that
+nothing has to be parsed and no value can be of another type: the bytes never leave the machine.
 """
 
 from __future__ import annotations
 
 import math
+import struct
+from array import array
 from functools import lru_cache
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING, Any, get_args
 
 from pgleak.pool.snapshot import (
@@ -37,9 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 #: Raised by one whenever a field is added, removed or moved, or a bucket changes: readers skip files of another version.
-VERSION = 1
+VERSION = 2
 
-_LARGEST = 2**63 - 1  # beyond it no counter of ours comes, and far beyond it no float
+_HEAD = struct.Struct("=6I")  # version; how many columns of integers, of numbers; integers, numbers, bytes of text
 
 # Words are their index in the type that lists them: stored as numbers, and nothing else can come out.
 _HOLDERS: tuple[HolderKind, ...] = get_args(HolderKind)
@@ -51,29 +54,39 @@ _OWNER_STATES: tuple[OwnerState, ...] = get_args(OwnerState)
 _frame = lru_cache(maxsize=10_000)(Frame)
 _owner = lru_cache(maxsize=10_000)(Owner)
 
-_UNLIMITED = -1.0  # JSON knows no infinity
+_UNLIMITED = -1.0  # an infinity would hide damage: every number in a file is finite
 
 
 class MalformedSnapshotError(ValueError):
-    """The data is not a snapshot of this version. The message says what is wrong and never quotes the data."""
+    """The data is not a snapshot. The message says what is wrong and never quotes the data."""
 
 
-def encode(snapshot: ProcessSnapshot) -> list[Any]:
-    """Lists, strings and numbers only: what `json.dumps(..., allow_nan=False)` takes."""
+class OtherVersionError(MalformedSnapshotError):
+    """The data was written by another version of pgleak, or is no snapshot at all."""
+
+
+def encode(snapshot: ProcessSnapshot) -> bytes:
+    """The snapshot in this machine's own order of bytes."""
     writer = _Writer()
     writer.snapshot(snapshot)
-    return [VERSION, list(writer.strings), writer.integer_columns, writer.number_columns]
+    integers = array("q", chain.from_iterable(writer.integer_columns))
+    numbers = array("d", chain.from_iterable(writer.number_columns))
+    text = "\0".join(each.replace("\0", "\N{REPLACEMENT CHARACTER}") for each in writer.strings).encode(
+        errors="replace"
+    )
+    lengths = array("I", [*map(len, writer.integer_columns), *map(len, writer.number_columns)])
+    columns = len(writer.integer_columns), len(writer.number_columns)
+    head = _HEAD.pack(VERSION, *columns, len(integers), len(numbers), len(text))
+    return b"".join((head, lengths, integers, numbers, text))
 
 
-def decode(plain: object) -> ProcessSnapshot:
+def decode(data: bytes) -> ProcessSnapshot:
     """The snapshot that `encode` was given. Raises MalformedSnapshotError for anything else, whatever it is."""
-    if type(plain) is not list or len(plain) != 4 or plain[0] != VERSION:
-        raise MalformedSnapshotError("not a snapshot of this version")
     try:
-        return _Reader(*plain[1:]).snapshot()
+        return _Reader(data).snapshot()
     except MalformedSnapshotError:
         raise
-    except (TypeError, ValueError, LookupError, OverflowError, StopIteration) as error:
+    except (TypeError, ValueError, LookupError, OverflowError, StopIteration, struct.error) as error:
         raise MalformedSnapshotError(f"malformed snapshot: {type(error).__name__}") from None
 
 
@@ -99,6 +112,7 @@ class _Writer:
         held = [checkout for pool in snapshot.pools for checkout in pool.checkouts]
         stacks = dict.fromkeys(stack for checkout in held for stack in (checkout.frames, checkout.standing))
         stacks |= dict.fromkeys(made.frames for pool in snapshot.pools for made in pool.made)
+        stacks |= dict.fromkeys(frames for pool in snapshot.pools for frames in pool.orphaned_at)
         frames = dict.fromkeys(frame for stack in stacks for frame in stack)
         self._texts(frame.module for frame in frames)
         self._texts(frame.function for frame in frames)
@@ -122,6 +136,7 @@ class _Writer:
         self._integers(self._stacks[made.frames] for made in pool.made)
         self._integers(made.engines for made in pool.made)
         self._integers(made.unused for made in pool.made)
+        self._integers(self._stacks[frames] for frames in pool.orphaned_at)
 
     def _backends(self, backends: Sequence[Backend]) -> None:
         self._integers(each.pid or 0 for each in backends)
@@ -140,6 +155,7 @@ class _Writer:
         self._integers(_OWNER_KINDS.index(each.owner.kind) for each in checkouts)
         self._texts(each.owner.name for each in checkouts)
         self._integers(_OWNER_STATES.index(each.owner.state) for each in checkouts)
+        self._numbers(each.owner.dead_for for each in checkouts)
         self._integers(self._stacks[each.standing] for each in checkouts)
         self._texts(each.context for each in checkouts)
         expected = [(index, each.expected) for index, each in enumerate(checkouts) if each.expected is not None]
@@ -173,13 +189,26 @@ class _Writer:
 
 
 class _Reader:
-    def __init__(self, strings: Any, integer_columns: Any, number_columns: Any) -> None:
-        _check_strings(strings)
-        _check_integers(list(chain.from_iterable(integer_columns)))
-        _check_numbers(list(chain.from_iterable(number_columns)))
-        self._string = strings.__getitem__
-        self._integers: Iterator[list[int]] = iter(integer_columns)
-        self._numbers: Iterator[list[float]] = iter(number_columns)
+    def __init__(self, data: bytes) -> None:
+        version, integer_columns, number_columns, integers, numbers, text = _HEAD.unpack_from(data)
+        if version != VERSION:
+            raise OtherVersionError("not a snapshot of this version")
+        lengths, all_integers, all_numbers = array("I"), array("q"), array("d")
+        end = _HEAD.size
+        for column, count in (
+            (lengths, integer_columns + number_columns),
+            (all_integers, integers),
+            (all_numbers, numbers),
+        ):
+            start, end = end, end + count * column.itemsize
+            column.frombytes(data[start:end])
+        if len(data) != end + text or sum(lengths) != integers + numbers:
+            raise MalformedSnapshotError("lengths that do not fit")
+        if not math.isfinite(sum(all_numbers)):  # infinite ones, and those that are none, make such a sum
+            raise MalformedSnapshotError("finite numbers were expected")
+        self._string = str(data[end:], "utf-8").split("\0").__getitem__
+        self._integers: Iterator[list[int]] = _columns(all_integers.tolist(), lengths[:integer_columns])
+        self._numbers: Iterator[list[float]] = _columns(all_numbers.tolist(), lengths[integer_columns:])
 
     def snapshot(self) -> ProcessSnapshot:
         boot, host, application_name = self._texts()
@@ -219,6 +248,7 @@ class _Reader:
             sites=self._sites(),
             counters=self._counters(),
             made=tuple(self._made()),
+            orphaned_at=tuple([self._stacks[index] for index in next(self._integers)]),
         )
 
     def _made(self) -> Iterable[EngineSite]:
@@ -236,7 +266,8 @@ class _Reader:
         checked_out_at, ages = next(self._numbers), next(self._numbers)
         kinds, places = self._words(_HOLDERS), self._words(_PLACES)
         sites, frames = self._texts(), list(map(stack, next(self._integers)))
-        owners = list(map(_owner, *_equally_long(self._words(_OWNER_KINDS), self._texts(), self._words(_OWNER_STATES))))
+        owner = self._words(_OWNER_KINDS), self._texts(), self._words(_OWNER_STATES), next(self._numbers)
+        owners = list(map(_owner, *_equally_long(*owner)))
         standing, contexts = list(map(stack, next(self._integers))), self._texts()
         expected: list[Expected | None] = [None] * len(numbers)
         for index, name, max_seconds in zip(next(self._integers), self._texts(), next(self._numbers), strict=True):
@@ -282,20 +313,8 @@ def _histogram(bounds: tuple[float, ...], counts: list[int], total: float) -> Hi
     return Histogram(bounds, tuple(counts), total)
 
 
-def _check_integers(values: list[Any]) -> None:
-    if {*map(type, values)} != {int} or not -_LARGEST <= min(values) <= max(values) <= _LARGEST:
-        raise MalformedSnapshotError("integers were expected")
-
-
-def _check_numbers(values: list[Any]) -> None:
-    if {*map(type, values)} - {int, float} or not math.isfinite(sum(values)):  # infinite ones make such a sum
-        raise MalformedSnapshotError("numbers were expected")
-
-
-def _check_strings(values: Any) -> None:
-    if type(values) is not list or {*map(type, values)} - {str}:
-        raise MalformedSnapshotError("strings were expected")
-    "".join(values).encode()  # half of a surrogate pair would fail the whole scrape; UnicodeEncodeError is a ValueError
+def _columns(values: list[Any], lengths: array[int]) -> Iterator[list[Any]]:
+    return iter([values[start:end] for start, end in pairwise(accumulate(lengths, initial=0))])
 
 
 def _equally_long(*columns: Sequence[Any]) -> tuple[Sequence[Any], ...]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import sys
 import time
-from bisect import bisect_left
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from sqlalchemy import event
 
-from pgleak.pool import drivers
-from pgleak.pool.ledger import SITE_BOUNDS, WatchedEngine, numbers
+from pgleak.pool import checkouts, drivers
+from pgleak.pool.ledger import WatchedEngine, numbers
 from pgleak.pool.marks import NOTHING
 from pgleak.pool.owner import UNKNOWN_OWNER
 
@@ -36,11 +36,10 @@ def attach(engine: Engine, ledger: Ledger, name: str, application_name: str) -> 
     pool_ledger = ledger.pool(name or server, server)
     pool_ledger.pool_class = type(engine.pool).__name__
     watched = WatchedEngine(engine, pool_ledger, application_name, server)
-    for event_name, listener in (
-        _checkin_listener(watched),
-        *_rare_listeners(watched),
-        _naming_listener(watched, engine),
-    ):
+    listeners = [*_rare_listeners(watched), _naming_listener(watched, engine)]
+    if not checkouts.sees_returns():
+        listeners.append(_checkin_listener(watched))
+    for event_name, listener in listeners:
         listener.pgleak = watched
         event.listen(engine, event_name, listener)
         watched.listeners.append((event_name, listener))
@@ -65,34 +64,16 @@ def detach(watched: WatchedEngine) -> None:
 
 
 def _checkin_listener(watched: WatchedEngine) -> tuple[str, Any]:
-    """The one listener that every checkout pays for."""
     ledger = watched.ledger
-    find_connection = ledger.connections.get
 
     def checkin(dbapi_connection: Any, connection_record: Any) -> None:
-        try:
-            connection = find_connection(id(dbapi_connection))
-            if connection is None:
-                if dbapi_connection is not None:
-                    watched.adopt(dbapi_connection, connection_record, time.time())
-                return
-            holding = connection.out
-            if holding is None:
-                return
-            connection.out = None
-            if connection.shared:
-                connection.shared += (holding,)
-            used = monotonic() - holding[1]
-            if holding[6]() is None:
-                ledger.lost(holding, used, collected=True)
-            else:
-                site = holding[5]
-                site.counts[bisect_left(SITE_BOUNDS, used)] += 1
-                site.seconds += used
-        except Exception:  # noqa: BLE001 - raised here it would cost the pool the slot, for ever
-            ledger.errors += 1
+        connection = ledger.connections.get(id(dbapi_connection))
+        if connection is not None:
+            connection.returned()
+        elif dbapi_connection is not None:
+            watched.adopt(dbapi_connection, connection_record, time.time())
 
-    return "checkin", checkin
+    return "checkin", _harmless(checkin, ledger)
 
 
 def _rare_listeners(watched: WatchedEngine) -> list[tuple[str, Any]]:
@@ -127,11 +108,17 @@ def _rare_listeners(watched: WatchedEngine) -> list[tuple[str, Any]]:
             return
         connection.detached = True
         holding = connection.out
-        if holding is not None and holding[6]() is None:
+        if holding is None:
+            return
+        proxy = holding[6]()
+        if proxy is None:
             # the collector found an async connection: nobody holds it, and SQLAlchemy lets go of it
             connection.out = None
             connection.reason = "collected"
             ledger.lost(holding, monotonic() - holding[1], collected=True)
+        else:
+            # SQLAlchemy's own weak reference may keep the pool, which has no more to do with the connection
+            connection.out = (*holding[:6], ref(proxy), holding[7])
 
     def close_detached(dbapi_connection: Any) -> None:
         connection = find_connection(id(dbapi_connection))

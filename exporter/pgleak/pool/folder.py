@@ -170,6 +170,14 @@ class Folder:
         except OSError:
             return 0.0
 
+    def identity(self, name: str) -> tuple[int, int] | None:
+        """Which file it is that has this name now: another one once it is replaced. None when there is none."""
+        try:
+            status = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
     def remove_unfinished(self) -> None:
         """Remove what processes left that were killed while they created a file."""
         for name in self.names():

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeAlias
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from weakref import ref
 
 from pgleak.pool.drivers import facts
@@ -44,6 +45,19 @@ _FINISHED = 1000  # endings remembered until the monitor asks
 numbers = count(1)
 
 
+class Witness(Protocol):
+    """Is told what was let go without a word. Called wherever the garbage collector runs: must not lock or raise."""
+
+    def lost(self, pool: str, holding: Holding) -> None:
+        """A checkout that its holder never returned has ended."""
+
+    def collected(self, pool: str, connection: Connection) -> None:
+        """An idle connection died with the pool that kept it."""
+
+
+witnesses: list[Witness] = []
+
+
 class Site:
     """One place in the code that checks connections out, and how long it kept them."""
 
@@ -68,8 +82,8 @@ class Connection:
     """One connection to the server, from connect to close, whatever pool record it is in."""
 
     __slots__ = (
-        "__weakref__", "detached", "driver", "engine", "inherited", "key", "opened", "out", "pid", "pool", "reason", "server",
-        "shared", "uses",
+        "__weakref__", "detached", "driver", "engine", "inherited", "key", "last", "opened", "out", "pid", "pool", "reason",
+        "server", "shared", "uses",
     )  # fmt: skip
 
     def __init__(self, key: int, engine: WatchedEngine, opened: float) -> None:
@@ -82,6 +96,7 @@ class Connection:
         self.server = ""
         self.out: Holding | None = None
         self.shared: tuple[Holding, ...] = ()  # a StaticPool hands the same connection out many times
+        self.last: Stack = ()  # of the checkout that was returned last
         self.detached = False
         self.inherited = False  # opened by the parent process
         self.reason = ""
@@ -97,11 +112,30 @@ class Connection:
         self.shared = (*(each for each in self.shared if each[6]() is not None), holding)
         return True
 
+    def returned(self) -> None:
+        """Back in its pool; by the collector where the proxy that was handed out is gone."""
+        holding = self.out
+        if holding is None:
+            return
+        self.out = None
+        self.last = holding[3]
+        if self.shared:
+            self.shared += (holding,)
+        used = monotonic() - holding[1]
+        if holding[6]() is None:
+            self.engine.ledger.lost(holding, used, collected=True)
+        else:
+            site = holding[5]
+            site.counts[bisect_left(SITE_BOUNDS, used)] += 1
+            site.seconds += used
+
 
 class WatchedEngine:
     """An engine, known without keeping it alive."""
 
-    __slots__ = ("application_name", "born", "engine", "ledger", "listeners", "made", "server", "silent_dialect")
+    __slots__ = (
+        "application_name", "born", "engine", "ledger", "listeners", "made", "number", "server", "silent_dialect",
+    )  # fmt: skip
 
     def __init__(self, engine: Engine, ledger: PoolLedger, application_name: str, server: str) -> None:
         key = id(engine)
@@ -110,6 +144,7 @@ class WatchedEngine:
         self.server = server
         self.listeners: list[tuple[str, Any]] = []
         self.born = time.monotonic()
+        self.number = next(numbers)  # in one order with the checkouts
         self.made: Stack = ()  # the code that made the engine; known only where it was watched from the start
         self.silent_dialect = False  # nobody listened to the dialect before
         engines = ledger.engines
@@ -236,6 +271,8 @@ class PoolLedger:
         """A checkout ended without being returned by its holder."""
         if collected:
             holding[5].returned_by_gc += 1
+            for witness in witnesses:
+                witness.lost(self.name, holding)
         self.irregular.record(used)
         self.ended.append(holding[0])
         if len(self.ended) > 2 * _FINISHED:
@@ -255,6 +292,9 @@ class PoolLedger:
             self.lost(
                 holding, time.monotonic() - holding[1], collected=reason == "collected" and not connection.detached
             )
+        elif reason == "collected":
+            for witness in witnesses:
+                witness.collected(self.name, connection)
 
     def forked(self) -> None:
         """In the child: what the parent opened is the parent's; all counters begin anew."""

@@ -55,9 +55,13 @@ READABLE = Spec(
 SHARED_FOLDER: tuple[Spec, ...] = (REPORTING, STALE, SKIPPED, READABLE)
 
 
-def collect_folder(path: StrPath) -> Iterator[Metric]:
-    """Everything that the processes of this folder report, added up. Never raises."""
-    yield from _families(path, reading.read(path))
+def collect_folder(path: StrPath, found: Reading | None = None) -> Iterator[Metric]:
+    """Everything that the processes of this folder report, added up; ``found`` where it was read already. Never raises."""
+    found = found or reading.read(path)
+    if found.unfolded:
+        reading.fold(path)
+    yield from families([each.snapshot for each in found.processes], found.ended)
+    yield from _about(found)
 
 
 def collect_worker(snapshot: Callable[[], ProcessSnapshot]) -> Iterator[Metric]:
@@ -75,14 +79,7 @@ def collect_worker(snapshot: Callable[[], ProcessSnapshot]) -> Iterator[Metric]:
         yield from families([snapshot()])
         yield from _about(found)
     else:
-        yield from _families(path, found)
-
-
-def _families(path: StrPath, found: Reading) -> Iterator[Metric]:
-    if found.unfolded:
-        reading.fold(path)
-    yield from families([each.snapshot for each in found.processes], found.ended)
-    yield from _about(found)
+        yield from collect_folder(path, found)
 
 
 def _about(found: Reading) -> Iterator[Metric]:

@@ -31,6 +31,7 @@ class Reporter:
         self._clock = clock
         self._known: dict[int, Verdict] = {}
         self._piles: dict[tuple[str, str], int] = {}  # how high they were when they were last spoken of
+        self._orphans: dict[tuple[int | None, float], bool] = {}  # whether they were spoken of
         self._lines: list[float] = []
         self._unsaid = 0
         self.on_suspect: Callable[[Verdict], None] | None = None
@@ -49,11 +50,28 @@ class Reporter:
             if number not in self._known:
                 self._known[number] = verdict
                 self._suspected(verdict)
+        self._left_behind(snapshot)
         for pile in piled_up(snapshot):
             key = pile.pool, pile.made.site
             if pile.made.unused >= 2 * self._piles.get(key, PILE // 2):
                 self._piles[key] = pile.made.unused
                 self._say(logging.WARNING, describe_pile(pile))
+
+    def _left_behind(self, snapshot: ProcessSnapshot) -> None:
+        """Say once of each connection that stays open after its pool's end who used it last."""
+        orphans = {
+            (orphan.pid, orphan.opened): (pool.name, frames)
+            for pool in snapshot.pools
+            for orphan, frames in zip(pool.orphans, pool.orphaned_at, strict=False)
+        }
+        for orphan, (pool_name, frames) in orphans.items():
+            if self._orphans.get(orphan) is False:  # seen before, so not just about to be collected
+                place = f"site={frames[0].site} ({frames[0].file}:{frames[0].line})" if frames else "site=(unknown)"
+                text = (
+                    f"connection stays open after its pool was disposed of (orphaned), pool={pool_name}, last used at"
+                )
+                self._say(logging.WARNING, f"{text} {place}, backend={orphan[0] or 'unknown'}")
+        self._orphans = {orphan: orphan in self._orphans for orphan in orphans}
 
     def _suspected(self, verdict: Verdict) -> None:
         pool = self._ledger.pools.get(verdict.pool)
@@ -163,9 +181,10 @@ class Monitor:
             if self._thread is None:
                 self._stop = threading.Event()
                 thread = threading.Thread(target=self._run, args=(self._stop,), name="pgleak-monitor", daemon=True)
-                thread.start()
                 self._thread = thread
+                thread.start()
         except Exception:  # noqa: BLE001 - RuntimeError: can't start new thread; at interpreter shutdown, for example
+            self._thread = None
             self._ledger.errors += 1
         finally:
             self._starting.release()

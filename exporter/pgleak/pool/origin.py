@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Stack: TypeAlias = "tuple[CodeType | int, ...]"
 
 FRAMES = 4  # reported per checkout
-_DEPTH = 64  # frames walked at most
+_DEPTHS = range(64)  # frames walked at most
 
 APPLICATION, LIBRARY, SESSION, PACKAGE = range(4)
 
@@ -94,46 +94,51 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
     """
     session = hopped = False
     spare: FrameType | None = None
-    left = _DEPTH
-    while frame is not None:
+    for _ in _DEPTHS:
+        if frame is None:
+            if hopped:
+                break
+            hopped = True
+            frame = _awaiter()
+            if frame is None:
+                break
         try:
             place = _places[frame.f_code.co_filename]
         except KeyError:
             place = classify(frame)
-        if not place:  # APPLICATION
-            return _with_callers(frame), session
-        if place > LIBRARY:
+        if place != LIBRARY:
+            if place == APPLICATION:
+                break
             if place == SESSION:
                 session = True
             elif spare is None:
                 spare = frame
-        left -= 1
-        if not left:
-            break
         frame = frame.f_back
-        if frame is None and not hopped:
-            hopped = True
-            frame = _awaiter()
-    return (_with_callers(spare), session) if spare is not None else ((), session)
-
-
-def _with_callers(first: FrameType) -> Stack:
-    """Written out, because a loop costs twice as much."""
+    else:
+        frame = None
+    first = frame or spare
+    if first is None:
+        return (), session
+    # written out, because a loop costs twice as much
     second = first.f_back
     if second is None:
-        return (first.f_code, first.f_lasti)
+        return (first.f_code, first.f_lasti), session
     third = second.f_back
     if third is None:
-        return (first.f_code, first.f_lasti, second.f_code, second.f_lasti)
+        return (first.f_code, first.f_lasti, second.f_code, second.f_lasti), session
     fourth = third.f_back
     if fourth is None:
-        return (first.f_code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti)
+        return (first.f_code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti), session
     fifth = fourth.f_back
-    stack = (
-        first.f_code, first.f_lasti, second.f_code, second.f_lasti,
-        third.f_code, third.f_lasti, fourth.f_code, fourth.f_lasti,
-    )  # fmt: skip
-    return stack if fifth is None else (*stack, fifth.f_code, fifth.f_lasti)
+    if fifth is None:
+        return (
+            first.f_code, first.f_lasti, second.f_code, second.f_lasti,
+            third.f_code, third.f_lasti, fourth.f_code, fourth.f_lasti,
+        ), session  # fmt: skip
+    return (
+        first.f_code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
+        fourth.f_code, fourth.f_lasti, fifth.f_code, fifth.f_lasti,
+    ), session  # fmt: skip
 
 
 def _awaiter() -> FrameType | None:

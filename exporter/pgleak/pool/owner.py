@@ -9,7 +9,7 @@ from asyncio import _get_running_loop, current_task
 from typing import TYPE_CHECKING, Any
 
 from pgleak.pool.origin import APPLICATION, FRAMES, PACKAGE, capture, classify, resolve, standing
-from pgleak.pool.snapshot import Frame, Owner, OwnerKind, OwnerState
+from pgleak.pool.snapshot import Frame, Owner, OwnerKind
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,10 +22,23 @@ class _Token:
     __slots__ = ("__weakref__",)
 
 
-class ThreadOwner:
+class _Mortal:
+    """Remembers since when it is known to be dead: a checkout may be older than its owner's death by any time."""
+
+    __slots__ = ("_dead_since",)
+
+    _dead_since: float | None
+
+    def _dead_for(self, now: float) -> float:
+        if self._dead_since is None:
+            self._dead_since = now
+        return max(now - self._dead_since, 0.0)
+
+
+class ThreadOwner(_Mortal):
     """A thread, or under gevent's patch a greenlet."""
 
-    __slots__ = ("_greenlet", "_token", "ident", "name")
+    __slots__ = ("_greenlet", "_lent", "_token", "ident", "name")
 
     def __init__(self, token: _Token) -> None:
         self._token = weakref.ref(token)
@@ -33,6 +46,10 @@ class ThreadOwner:
         # threading.current_thread() would take a lock to register a thread that it does not know
         thread = getattr(threading, "_active", {}).get(self.ident)
         self.name = thread.name if thread is not None else f"thread {self.ident}"
+        # anyio (FastAPI, Starlette) ends a thread that was idle for a while, in the midst of a request too: what one
+        # thread opened for the request, another one closes
+        self._lent = type(thread).__module__.startswith("anyio.")
+        self._dead_since = None
         self._greenlet = _current_greenlet()
         if self._greenlet is not None:
             self.name = getattr(self._greenlet(), "name", self.name)
@@ -47,25 +64,27 @@ class ThreadOwner:
         greenlet = self._greenlet()
         return greenlet is not None and not greenlet.dead
 
-    def describe(self) -> tuple[Owner, tuple[Frame, ...]]:
+    def describe(self, now: float) -> tuple[Owner, tuple[Frame, ...]]:
         """The owner, and where he stands now."""
         kind: OwnerKind = "thread" if self._greenlet is None else "greenlet"
-        state: OwnerState = "alive" if self.alive else "dead"
-        if state == "dead":
-            return Owner(kind, self.name, state), ()
+        if not self.alive:
+            if self._lent:
+                return Owner(kind, self.name, "unknown"), ()
+            return Owner(kind, self.name, "dead", self._dead_for(now)), ()
         if self._greenlet is None:
-            return Owner(kind, self.name, state), standing(self.ident)
+            return Owner(kind, self.name, "alive"), standing(self.ident)
         greenlet = self._greenlet()
-        return Owner(kind, self.name, state), _resolved(getattr(greenlet, "gr_frame", None))
+        return Owner(kind, self.name, "alive"), _resolved(getattr(greenlet, "gr_frame", None))
 
 
-class TaskOwner:
+class TaskOwner(_Mortal):
     """An asyncio task."""
 
     __slots__ = ("_task", "name")
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self._task = weakref.ref(task)
+        self._dead_since = None
         self.name = task.get_name()
 
     def key(self) -> int:
@@ -76,11 +95,11 @@ class TaskOwner:
         task = self._task()
         return task is not None and not task.done()
 
-    def describe(self) -> tuple[Owner, tuple[Frame, ...]]:
+    def describe(self, now: float) -> tuple[Owner, tuple[Frame, ...]]:
         """The owner, and where he stands now: the innermost coroutine of the application that waits."""
         task = self._task()
         if task is None or task.done():
-            return Owner("task", self.name, "dead"), ()
+            return Owner("task", self.name, "dead", self._dead_for(now)), ()
         return Owner("task", self.name, "alive"), _awaiting(task)
 
 
@@ -95,7 +114,7 @@ class UnknownOwner:
     def key(self) -> int:
         return 0
 
-    def describe(self) -> tuple[Owner, tuple[Frame, ...]]:
+    def describe(self, _now: float) -> tuple[Owner, tuple[Frame, ...]]:
         return Owner("thread", "unknown", "unknown"), ()
 
 

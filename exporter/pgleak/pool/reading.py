@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pgleak.pool import envelope
-from pgleak.pool.encoding import VERSION, MalformedSnapshotError, decode, encode
+from pgleak.pool.encoding import VERSION, MalformedSnapshotError, OtherVersionError, decode, encode
 from pgleak.pool.folder import Folder, FolderError, StateName, UnfitFileError, is_locked
 from pgleak.pool.snapshot import (
-    CREATE_BOUNDS,
     OTHER_SITES,
-    USE_BOUNDS,
     Limits,
     PoolCounters,
     PoolSnapshot,
@@ -27,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from pgleak.pool.folder import StrPath
+    from pgleak.pool.snapshot import Checkout
 
 #: A process that holds its lock and has not written for so long hangs: five writes were due.
 STALE_AFTER = 10.0
@@ -41,6 +39,7 @@ ENDED = f"ended-{VERSION}"
 _USELESS = 3600.0  # seconds after which an ended process's file that cannot be read is removed
 _SITES = 200  # per pool and counter, for ended processes; what is beyond is kept under (other)
 _POOLS = 500
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +69,8 @@ class Reading:
 def read(path: StrPath, *, now: Callable[[], float] = time.monotonic) -> Reading:
     """Read every file in the folder. Never raises: what cannot be read is in `skipped` or `problem`."""
     try:
-        with Folder(path) as folder, folder.shared():
-            return _read(folder, now())
+        with Folder(path) as folder:
+            return _read_at_one_moment(folder, now)
     except FolderError as error:
         return Reading(problem=error.reason)
     except OSError:
@@ -92,6 +91,18 @@ def fold(path: StrPath) -> int:
                 return _fold(folder) if alone else 0
     except (FolderError, OSError):
         return 0
+
+
+def _read_at_one_moment(folder: Folder, now: Callable[[], float]) -> Reading:
+    """Where the lock cannot be had in time, a reading in the midst of which somebody folded is thrown away."""
+    found = Reading()
+    for _ in range(_ATTEMPTS):
+        with folder.shared():
+            before = folder.identity(ENDED)
+            found = _read(folder, now())
+            if folder.identity(ENDED) == before:
+                break
+    return found
 
 
 def _read(folder: Folder, now: float) -> Reading:
@@ -175,7 +186,7 @@ def _snapshot(descriptor: int, name: StateName) -> tuple[ProcessSnapshot, float]
     record = _record(descriptor)
     if record.token != name.token:
         raise UnfitFileError("renamed")
-    return _decoded(_json(record)), record.stamp
+    return _decoded(record.payload), record.stamp
 
 
 def _record(descriptor: int) -> envelope.Record:
@@ -187,24 +198,13 @@ def _record(descriptor: int) -> envelope.Record:
         raise UnfitFileError("unreadable") from None
 
 
-def _json(record: envelope.Record) -> Any:
+def _decoded(payload: bytes) -> ProcessSnapshot:
     try:
-        return json.loads(record.payload)
-    except (ValueError, RecursionError):
-        raise UnfitFileError("malformed") from None
-
-
-def _decoded(plain: object) -> ProcessSnapshot:
-    if isinstance(plain, list) and plain and type(plain[0]) is int and plain[0] != VERSION:
-        raise UnfitFileError("version")
-    try:
-        snapshot = decode(plain)
+        return decode(payload)
+    except OtherVersionError:
+        raise UnfitFileError("version") from None
     except MalformedSnapshotError:
         raise UnfitFileError("malformed") from None
-    for pool in snapshot.pools:
-        if pool.counters.use.bounds != USE_BOUNDS or pool.counters.create.bounds != CREATE_BOUNDS:
-            raise UnfitFileError("version")  # counts in other buckets cannot be added to ours
-    return snapshot
 
 
 def _add(ended: dict[str, PoolCounters], pools: Iterable[PoolSnapshot]) -> None:
@@ -218,7 +218,7 @@ def _ended(folder: Folder, skipped: dict[str, int]) -> tuple[dict[str, PoolCount
     if opened is None:
         return {}, frozenset()
     try:
-        names, snapshot = _sum(_json(_record(opened)))
+        names, snapshot = _sum(_record(opened).payload)
     except UnfitFileError as error:
         skipped[error.reason] = skipped.get(error.reason, 0) + 1
         return {}, frozenset()
@@ -227,17 +227,19 @@ def _ended(folder: Folder, skipped: dict[str, int]) -> tuple[dict[str, PoolCount
     return {pool.name: pool.counters for pool in snapshot.pools}, names
 
 
-def _sum(plain: object) -> tuple[frozenset[str], ProcessSnapshot]:
-    if not isinstance(plain, list) or len(plain) != 2 or not isinstance(plain[0], list):
+def _sum(payload: bytes) -> tuple[frozenset[str], ProcessSnapshot]:
+    """The names of the files in it, in a line of their own, then the snapshot."""
+    names, newline, snapshot = payload.partition(b"\n")
+    if not newline:
         raise UnfitFileError("malformed")
-    return frozenset(name for name in plain[0] if isinstance(name, str)), _decoded(plain[1])
+    return frozenset(names.decode("ascii", errors="replace").split()), _decoded(snapshot)
 
 
 def _replace_ended(folder: Folder, ended: Mapping[str, PoolCounters], folded: list[str]) -> None:
     pools = tuple(_counters_only(name, counters) for name, counters in _bounded(ended).items())
     snapshot = ProcessSnapshot(ProcessIdentity(0, 0.0, "", "", ""), time.time(), Limits(), pools)
     token = os.urandom(16)
-    payload = json.dumps([folded, encode(snapshot)], separators=(",", ":")).encode()
+    payload = " ".join(folded).encode() + b"\n" + encode(snapshot)
     descriptor = folder.create(token)
     try:
         envelope.write(descriptor, envelope.Record(0, 0.0, token, payload))
@@ -280,8 +282,12 @@ def _top(counts: Mapping[str, int]) -> Mapping[str, int]:
 
 def _aged(snapshot: ProcessSnapshot, silence: float) -> ProcessSnapshot:
     """A hung process still holds what it held; its ages went on."""
-    pools = tuple(
-        replace(pool, checkouts=tuple(replace(held, age=held.age + silence) for held in pool.checkouts))
-        for pool in snapshot.pools
-    )
+
+    def aged(held: Checkout) -> Checkout:
+        owner = held.owner
+        if owner.state == "dead":
+            owner = replace(owner, dead_for=owner.dead_for + silence)
+        return replace(held, age=held.age + silence, owner=owner)
+
+    pools = tuple(replace(pool, checkouts=tuple(map(aged, pool.checkouts))) for pool in snapshot.pools)
     return replace(snapshot, pools=pools)

@@ -61,6 +61,7 @@ class Owner:
     kind: OwnerKind
     name: str
     state: OwnerState
+    dead_for: float = 0.0  # seconds since it was first seen dead; 0 while it lives
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +197,14 @@ class PoolSnapshot:
     sites: Mapping[str, SiteStatistics]
     counters: PoolCounters
     made: tuple[EngineSite, ...] = ()  # engines that were watched from the moment they were made
+    orphaned_at: tuple[tuple[Frame, ...], ...] = ()  # for each orphan, the frames of the checkout that returned it last
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """When a checkout counts as overdue, in seconds."""
 
-    dead_owner: float = 5.0  # its thread has ended, its task is done
+    dead_owner: float = 5.0  # since its thread was seen to have ended, its task to be done
     alive_owner: float = 30.0  # never earlier than this ...
     alive_factor: float = 5.0  # ... and not before this many times the site's own p99
     unproven_site: float = 60.0  # a living owner at a site that has too few samples for a p99

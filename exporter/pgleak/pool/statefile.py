@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -52,9 +51,9 @@ class StateFile:
     def write(self, snapshot: ProcessSnapshot, stamp: float) -> None:
         """Make this what readers see, as of `stamp` (monotonic clock, shared by the processes of one machine)."""
         snapshot = _without_idle_sites(snapshot)
-        payload = _payload(snapshot)
+        payload = encode(snapshot)
         if len(payload) > envelope.LIMIT:
-            payload = _payload(_without_stacks(snapshot))
+            payload = encode(_without_stacks(snapshot))
         envelope.write(self._descriptor, envelope.Record(self._sequence, stamp, self._token, payload))
         self._sequence += 1
         if not self._named:  # readers never see a file before it is locked and whole
@@ -220,10 +219,6 @@ def _after_fork() -> None:
         reporter.abandon()
 
 
-def _payload(snapshot: ProcessSnapshot) -> bytes:
-    return json.dumps(encode(snapshot), separators=(",", ":"), allow_nan=False).encode()
-
-
 def _without_idle_sites(snapshot: ProcessSnapshot) -> ProcessSnapshot:
     """How long a site usually holds is asked of those only that hold something now."""
     pools = []
@@ -236,7 +231,12 @@ def _without_idle_sites(snapshot: ProcessSnapshot) -> ProcessSnapshot:
 
 def _without_stacks(snapshot: ProcessSnapshot) -> ProcessSnapshot:
     pools = tuple(
-        replace(pool, made=(), checkouts=tuple(replace(held, frames=(), standing=()) for held in pool.checkouts))
+        replace(
+            pool,
+            made=(),
+            orphaned_at=(),
+            checkouts=tuple(replace(held, frames=(), standing=()) for held in pool.checkouts),
+        )
         for pool in snapshot.pools
     )
     return replace(snapshot, pools=pools)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from pgleak.pool.ledger import Connection, Holding, Ledger, PoolLedger, Site, WatchedEngine
     from pgleak.pool.origin import Stack
-    from pgleak.pool.snapshot import Limits, Place
+    from pgleak.pool.snapshot import Frame, Limits, Place
 
 
 def survey(
@@ -59,17 +59,19 @@ def _is_blank(pool: PoolLedger) -> bool:
 def _pool(ledger: Ledger, pool: PoolLedger, wall: float, now: float) -> PoolSnapshot:
     idle: list[Backend] = []
     orphans: list[Backend] = []
+    orphaned_at: list[tuple[Frame, ...]] = []
     checkouts: list[Checkout] = []
     for connection in pool.connections.copy().values():
-        holding = _holding(connection)
+        holding = holding_of(connection)
         backend = Backend(connection.pid, connection.opened, connection.server)
-        place = _place(connection)
+        place = place_of(connection)
         if holding is not None:
             checkouts.append(_checkout(holding, backend, place, wall, now))
         elif place == "pool":
             idle.append(backend)
         elif place != "inherited":
             orphans.append(backend)
+            orphaned_at.append(resolve(connection.last))
     watched = list(pool.engines.copy().values())
     engines = [engine for engine in (each.engine() for each in watched) if engine is not None]
     return PoolSnapshot(
@@ -86,6 +88,7 @@ def _pool(ledger: Ledger, pool: PoolLedger, wall: float, now: float) -> PoolSnap
         sites=_statistics(pool),
         counters=_counters(pool),
         made=tuple(_made(pool, watched, ledger.limits, now)),
+        orphaned_at=tuple(orphaned_at),
     )
 
 
@@ -104,7 +107,8 @@ def _made(pool: PoolLedger, engines: list[WatchedEngine], limits: Limits, now: f
         yield EngineSite(resolve(stack), len(unused_ones), sum(unused_ones))
 
 
-def _holding(connection: Connection) -> Holding | None:
+def holding_of(connection: Connection) -> Holding | None:
+    """What holds this connection now."""
     holding = connection.out
     if holding is not None or not connection.shared:
         return holding
@@ -116,7 +120,8 @@ def _holding(connection: Connection) -> Holding | None:
     return None
 
 
-def _place(connection: Connection) -> Place:
+def place_of(connection: Connection) -> Place:
+    """Who still counts this connection."""
     if connection.inherited:
         return "inherited"
     if connection.detached:
@@ -132,7 +137,7 @@ def _checkout(holding: Holding, backend: Backend, place: Place, wall: float, now
     number, started, owner, stack, session, site, _, marks = holding
     age = max(now - started, 0.0)
     frames = resolve(stack)
-    description, standing = owner.describe()
+    description, standing = owner.describe(now)
     return Checkout(
         number=number,
         backend=backend,

@@ -44,13 +44,20 @@ def judge(snapshot: ProcessSnapshot) -> tuple[Verdict, ...]:
         Verdict(pool.name, checkout, _cause(checkout), limit)
         for pool in snapshot.pools
         for checkout in pool.checkouts
-        if checkout.age > (limit := limit_of(checkout, pool, snapshot.limits))
+        if _counted(checkout) > (limit := limit_of(checkout, pool, snapshot.limits))
     ]
     return tuple(sorted(verdicts, key=lambda verdict: -verdict.checkout.age))
 
 
+def _counted(checkout: Checkout) -> float:
+    """The seconds that count against the limit: for a dead owner those since its death, as somebody else may close."""
+    if checkout.owner.state == "dead" and checkout.place != "inherited":
+        return checkout.owner.dead_for
+    return checkout.age
+
+
 def limit_of(checkout: Checkout, pool: PoolSnapshot, limits: Limits) -> float:
-    """How long this checkout may be held, in seconds."""
+    """How long this checkout may be held, in seconds; after its owner's death, where that is dead."""
     if checkout.place == "inherited":
         return 0.0  # two processes that speak over one connection are wrong from the first word
     if checkout.owner.state == "dead":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgleak.metrics import AGE_BUCKETS
-from pgleak.postgres.evidence import NO_SUSPECTS, RESTING, Packed, Suspects, judge, newest_sessions
+from pgleak.postgres.evidence import NO_SUSPECTS, RESTING, Packed, Suspects, integers, judge, newest_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +16,19 @@ if TYPE_CHECKING:
 
 HIDDEN = "(hidden)"
 """State of connections whose state the exporter's role may not see."""
+
+STATES: dict[str, str] = {
+    "active": "Runs a query.",
+    "idle": "Waits for its client, outside of a transaction.",
+    "idle in transaction": "Waits for its client, inside of a transaction.",
+    "idle in transaction (aborted)": "The same, after an error in the transaction.",
+    "fastpath function call": "Runs a function by the fast-path interface.",
+    "disabled": "`track_activities` is off for its role, database or session.",
+    "starting": "Has not logged in yet (PostgreSQL 18 and later), under the application `(starting)`.",
+    "(unknown)": "The server gives no state.",
+    HIDDEN: "The exporter's role may not see it.",
+}
+"""State -> what it means: those of ``pg_stat_activity``, and in brackets our own; the values of the label ``state``."""
 
 LOCAL = "(local)"
 """Client address of connections over a Unix socket."""
@@ -45,6 +57,13 @@ class Ages:
 _NO_AGES = Ages()
 
 
+class Place(NamedTuple):
+    """Where a pack of connections belongs: its application's label values, and whether it is exempt from judgement."""
+
+    key: tuple[str, ...]  # in the order of ``group_by``
+    ignored: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Application:
     """What one application holds on one server, now. Which connections form one application is the caller's choice."""
@@ -54,6 +73,7 @@ class Application:
     session: Ages = _NO_AGES
     suspects: Suspects = NO_SUSPECTS
     oldest_transaction: float = 0.0  # seconds
+    ignored: bool = False  # the settings exempt all of it from judgement
 
     @property
     def connections(self) -> int:
@@ -94,18 +114,29 @@ def used(packs: Iterable[Packed]) -> int:
 def packed(rows: Iterable[Sequence[Any]]) -> list[Packed]:
     """Turn the rows of ``activity.sql`` into data."""
     return [
-        Packed(
-            _text(datname),
-            _text(usename),
-            _text(application_name),
-            HIDDEN if state == HIDDEN else client_addr or LOCAL,
-            state,
-            _numbers(session_ms),
-            _numbers(unused_ms),
-            _numbers(transaction_ms),
-        )
-        for datname, usename, application_name, client_addr, state, session_ms, unused_ms, transaction_ms in rows
+        _pack(_text(datname), _text(usename), _text(application_name), client_addr, state, *arrays)
+        for datname, usename, application_name, client_addr, state, *arrays in rows
     ]
+
+
+def _pack(
+    datname: str, usename: str, application_name: str, client_addr: str | None, state: str, *arrays: str
+) -> Packed:
+    origin = HIDDEN if state == HIDDEN else client_addr or LOCAL
+    session_ms = integers(arrays[0])
+    transaction_ms = arrays[2]
+    none_open = transaction_ms.count("-") == len(session_ms)  # the only negative number is -1, and the rule when idle
+    return Packed(
+        datname,
+        usename,
+        application_name,
+        origin,
+        state,
+        session_ms,
+        integers(arrays[1]),
+        [-1] * len(session_ms) if none_open else integers(transaction_ms),
+        arrays[3],
+    )
 
 
 def server(rows: Iterable[tuple[str, str, float | None]]) -> Server:
@@ -133,28 +164,29 @@ def server(rows: Iterable[tuple[str, str, float | None]]) -> Server:
 
 
 def summarise(
-    packs: Sequence[Packed], keys: Sequence[tuple[str, ...]], thresholds: Thresholds
+    packs: Sequence[Packed], places: Sequence[Place], thresholds: Thresholds
 ) -> dict[tuple[str, ...], Application]:
-    """Judge every connection and sum up per key; ``keys[i]`` says to which application ``packs[i]`` belongs.
+    """Judge every connection and sum up per application; ``places[i]`` says where ``packs[i]`` belongs.
 
-    Judgement comes before summing: two pools that end up under one key are still judged apart.
+    Judgement comes before summing: two pools that end up under one key are still judged apart, and where only a part of
+    an application is ignored, the rest is judged.
     """
     newest = newest_sessions(packs)
-    members: dict[tuple[str, ...], list[Packed]] = {}
-    for pack, key in zip(packs, keys, strict=True):
-        members.setdefault(key, []).append(pack)
+    members: dict[tuple[str, ...], list[tuple[Packed, bool]]] = {}
+    for pack, (key, ignored) in zip(packs, places, strict=True):
+        members.setdefault(key, []).append((pack, ignored))
     return {key: _application(group, newest, thresholds) for key, group in members.items()}
 
 
 def _application(
-    packs: Sequence[Packed], newest: Mapping[tuple[str, str, str, str], int], thresholds: Thresholds
+    packs: Sequence[tuple[Packed, bool]], newest: Mapping[tuple[str, str, str, str], int], thresholds: Thresholds
 ) -> Application:
     states: dict[str, int] = {}
     idle: list[int] = []
     session: list[int] = []
     suspects = (0, 0, 0)
     oldest_transaction = 0
-    for pack in packs:
+    for pack, ignored in packs:
         states[pack.state] = states.get(pack.state, 0) + len(pack.session_ms)
         if pack.state == HIDDEN:
             continue
@@ -162,15 +194,18 @@ def _application(
         oldest_transaction = max(oldest_transaction, *pack.transaction_ms)
         if pack.state in RESTING:
             idle += pack.unused_ms
+            if ignored:
+                continue
             found = judge(pack, newest.get(pack.origin, 0), thresholds)
             suspects = (suspects[0] + found[0], suspects[1] + found[1], suspects[2] + found[2])
-    return Application(states, Ages.of(idle), Ages.of(session), Suspects(*suspects), oldest_transaction / 1000)
-
-
-def _numbers(array: str) -> list[int]:
-    """Read a PostgreSQL array of integers; as JSON, which is the fastest reader at hand."""
-    numbers: list[int] = json.loads(f"[{array[1:-1]}]")
-    return numbers
+    return Application(
+        states,
+        Ages.of(idle),
+        Ages.of(session),
+        Suspects(*suspects),
+        oldest_transaction / 1000,
+        all(ignored for _, ignored in packs),
+    )
 
 
 def _text(name: str) -> str:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from pgleak.postgres import activity
+from pgleak.postgres import activity, role
 from pgleak.postgres.connection import HeldConnection
 from pgleak.postgres.grants import FIRST_WITH_RESERVED, OLDEST_SUPPORTED
 from pgleak.postgres.names import Namer
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from pgleak.dsn import Dsn
     from pgleak.postgres.evidence import Packed
     from pgleak.settings import Settings, Target
+
+_ROLE = """
+SELECT current_user::text,
+    EXISTS (SELECT FROM pg_settings WHERE name = 'reserved_connections' AND pending_restart)
+"""
 
 Level = Literal["ok", "info", "warn", "fail"]
 
@@ -90,13 +95,13 @@ def _check_server(
         started = clock()
         packs = activity.packed(connection.execute(load("activity"), deadline))
         took = (clock() - started) * 1000
-        ((user,),) = connection.execute("SELECT current_user::text", deadline)
+        ((user, waits),) = connection.execute(_ROLE, deadline)
     except ReadError as error:
         yield _failure("readable", error)
         return
     yield _role(str(user), server)
     yield _privileges(server)
-    yield _reserved(server, connection.server_version)
+    yield _reserved(server, connection.server_version, restart_is_due=bool(waits))
     yield _capacity(activity.used(packs), server)
     yield _largest(packs, settings)
     yield Finding("ok", "reading", f"pg_stat_activity read in {took:.1f} ms")
@@ -122,27 +127,17 @@ def _version(number: int) -> Finding:
 
 def _role(user: str, server: activity.Server) -> Finding:
     if server.superuser:
-        return Finding(
-            "warn",
-            "role",
-            f"{user} is a superuser",
-            "more than it takes, and it uses up the slots reserved for you: `pgleak grants` prints the SQL for a role of its own",
-        )
+        return Finding("warn", "role", f"{user} is a superuser", role.SUPERUSER)
     return Finding("ok", "role", f"{user}, not a superuser")
 
 
 def _privileges(server: activity.Server) -> Finding:
     if server.stats_visible:
         return Finding("ok", "privileges", "sees the state of all sessions (pg_read_all_stats)")
-    return Finding(
-        "warn",
-        "privileges",
-        "does not see other roles' states: counts only, no ages, no suspects",
-        "GRANT pg_read_all_stats to the role; if it is a member already, it is NOINHERIT: see `pgleak grants`",
-    )
+    return Finding("warn", "privileges", role.BLIND, role.BLIND_REMEDY)
 
 
-def _reserved(server: activity.Server, version: int) -> Finding:
+def _reserved(server: activity.Server, version: int, *, restart_is_due: bool) -> Finding:
     if version // 10000 < FIRST_WITH_RESERVED:
         return Finding(
             "info",
@@ -153,7 +148,10 @@ def _reserved(server: activity.Server, version: int) -> Finding:
     if server.superuser or (server.may_use_reserved and server.reserved):
         return Finding("ok", "reserved slots", "can log in when every ordinary slot is taken")
     missing = [] if server.may_use_reserved else ["GRANT pg_use_reserved_connections to the role"]
-    missing += [] if server.reserved else ["set reserved_connections to 2 or so (needs a restart)"]
+    if restart_is_due:
+        missing.append("restart the server: reserved_connections was changed and waits for that (pending_restart)")
+    elif not server.reserved:
+        missing.append("set reserved_connections to 2 or so (needs a restart)")
     return Finding(
         "warn",
         "reserved slots",
@@ -175,7 +173,7 @@ def _capacity(used: int, server: activity.Server) -> Finding:
 def _largest(packs: list[Packed], settings: Settings) -> Finding:
     """Say who holds most, and how many of those look leaked: the first question when it is full."""
     namer = Namer(replace(settings, group_by=("application_name",)))
-    applications = activity.summarise(packs, namer.keys(packs, 0.0), settings.thresholds)
+    applications = activity.summarise(packs, namer.places(packs, 0.0), settings.thresholds)
     largest = sorted(applications.items(), key=lambda item: -item[1].connections)[:3]
     shown = [
         f"{name} {application.connections}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from prometheus_client.utils import floatToGoString
 
 from pgleak import metrics
-from pgleak.exposition import Labels
+from pgleak.exposition import Column, Grid, Labels, Row
 from pgleak.postgres.evidence import KINDS
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _USUAL_STATES = ("active", "idle", "idle in transaction")
 _BOUNDS = tuple(floatToGoString(bound) for bound in (*metrics.AGE_BUCKETS, float("inf")))
+_EVIDENCE = tuple(Column.of(metrics.SUSPECTS.name, "evidence", kind) for kind in KINDS)
 
 _SESSION_COUNTERS = {
     "sessions": metrics.SESSIONS,
@@ -36,7 +38,7 @@ def families(readings: Sequence[Reading], group_by: Sequence[str]) -> Iterator[M
     ``group_by`` names the label of each part of an application's key. A family without samples is left out.
     """
     for family in (*_of_servers(readings), *_of_applications(readings, group_by)):
-        if family.samples:
+        if family.rows if isinstance(family, Grid) else family.samples:
             yield family
 
 
@@ -57,7 +59,8 @@ def _of_servers(readings: Sequence[Reading]) -> Iterator[Metric]:
         yield spec.family(((r.name, name), n) for r, s in up for name, n in s.sessions.get(kind, {}).items())
     yield metrics.STATS_VISIBLE.family(((r.name,), float(s.stats_visible)) for r, s in up)
     yield metrics.POSTMASTER_START.family(((r.name,), s.postmaster_start) for r, s in up)
-    yield metrics.OVERFLOWED.family(((r.name,), r.overflowed_applications) for r, _ in up)
+    for label, spec in metrics.OVERFLOWED.items():
+        yield spec.family(((r.name,), r.overflowed[label]) for r, _ in up if label in r.overflowed)
     logins = [(reading.name, reading.logins) for reading in readings if reading.logins]
     yield metrics.LOGIN_SUCCESS.family(
         ((name,), float(known.success)) for name, known in logins if known.success is not None
@@ -69,58 +72,45 @@ def _of_servers(readings: Sequence[Reading]) -> Iterator[Metric]:
 
 def _of_applications(readings: Sequence[Reading], group_by: Sequence[str]) -> Iterator[Metric]:
     entries = [
-        (
-            Labels({"server": reading.name, **dict(zip(group_by, key, strict=True))}),
-            application,
-            key in reading.ignored,
-        )
+        (Labels({"server": reading.name, **dict(zip(group_by, key, strict=True))}), application)
         for reading in readings
         for key, application in reading.applications.items()
     ]
-    seen = [(labels, application, ignored) for labels, application, ignored in entries if application.visible]
+    seen = [(labels, application) for labels, application in entries if application.visible]
     # What fell to zero is shown as numbers of 0; twenty more series of ages that nobody has would say nothing.
-    here = [(labels, application) for labels, application, _ in seen if application.connections]
+    here = [(labels, application) for labels, application in seen if application.connections]
 
-    connections = metrics.CONNECTIONS.empty()
-    for labels, application, _ in entries:
-        for state, number in _states(application).items():
-            connections.add_sample(metrics.CONNECTIONS.name, labels.plus("state", state), number)
-    yield connections
-
-    suspects = metrics.SUSPECTS.empty()
-    for labels, application, ignored in seen:
-        if not ignored:
-            for kind, number in zip(KINDS, application.suspects, strict=True):
-                suspects.add_sample(metrics.SUSPECTS.name, labels.plus("evidence", kind), number)
-    yield suspects
-
+    yield _grid(metrics.CONNECTIONS, [_states(labels, application) for labels, application in entries])
+    yield _grid(metrics.SUSPECTS, [Row(labels, _EVIDENCE, a.suspects) for labels, a in seen if not a.ignored])
     yield _histogram(metrics.IDLE_SECONDS, [(labels, application.idle) for labels, application in here])
     yield _histogram(metrics.SESSION_SECONDS, [(labels, application.session) for labels, application in here])
     yield _gauge(metrics.OLDEST_IDLE, [(labels, a.idle.oldest) for labels, a in here])
     yield _gauge(metrics.OLDEST_TRANSACTION, [(labels, a.oldest_transaction) for labels, a in here])
-    yield _gauge(metrics.IGNORED, [(labels, 1) for labels, _, ignored in entries if ignored])
-    if "client_addr" in group_by:
-        yield metrics.ADDRESSES_OVERFLOWED.family(((r.name,), r.overflowed_addresses) for r in readings if r.server)
+    yield _gauge(metrics.IGNORED, [(labels, 1) for labels, a in entries if a.ignored])
 
 
-def _states(application: Application) -> dict[str, int]:
+def _states(labels: Labels, application: Application) -> Row:
     """Return the numbers per state; the usual states also when 0, because they come and go between two scrapes."""
     usual = dict.fromkeys(_USUAL_STATES, 0) if application.visible else {}
-    return {**usual, **application.states}
+    states = {**usual, **application.states}
+    return Row(labels, [_state(state) for state in states], list(states.values()))
+
+
+@cache
+def _state(state: str) -> Column:
+    return Column.of(metrics.CONNECTIONS.name, "state", state)
 
 
 def _gauge(spec: Spec, samples: list[tuple[Labels, float]]) -> Metric:
-    family = spec.empty()
-    for labels, value in samples:
-        family.add_sample(spec.name, labels, value)
-    return family
+    columns = (Column.of(spec.name),)
+    return _grid(spec, [Row(labels, columns, (value,)) for labels, value in samples])
 
 
 def _histogram(spec: Spec, samples: list[tuple[Labels, Ages]]) -> Metric:
-    family = spec.empty()
-    for labels, ages in samples:
-        for bound, count in zip(_BOUNDS, ages.counts, strict=True):
-            family.add_sample(f"{spec.name}_bucket", labels.plus("le", bound), count)
-        family.add_sample(f"{spec.name}_gcount", labels, ages.counts[-1])
-        family.add_sample(f"{spec.name}_gsum", labels, ages.total)
-    return family
+    buckets = tuple(Column.of(f"{spec.name}_bucket", "le", bound) for bound in _BOUNDS)
+    columns = (*buckets, Column.of(f"{spec.name}_gcount"), Column.of(f"{spec.name}_gsum"))
+    return _grid(spec, [Row(labels, columns, (*ages.counts, ages.counts[-1], ages.total)) for labels, ages in samples])
+
+
+def _grid(spec: Spec, rows: list[Row]) -> Grid:
+    return Grid(spec.name, spec.help, spec.kind, rows)

@@ -6,10 +6,11 @@ kind of evidence that fits, so that the sum over the kinds is the number of susp
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pgleak.settings import Thresholds
 
@@ -26,10 +27,16 @@ SIMULTANEOUS_MS = 1_000
 """Connections opened within one second of the last use do not prove a pass-over: a pool that fills opens several."""
 
 
+def integers(array: str) -> list[int]:
+    """Read a PostgreSQL array of integers; as JSON, which is the fastest reader at hand."""
+    numbers: list[int] = json.loads(f"[{array[1:-1]}]")
+    return numbers
+
+
 class Packed(NamedTuple):
     """Connections of one application, user, database, client address and state.
 
-    The three lists are aligned, one entry per connection, in milliseconds; -1 where the server does not say.
+    The lists are aligned, one entry per connection; ages in milliseconds, -1 where the server does not say.
     ``session_ms`` is the time since the connection was opened, ``unused_ms`` since its state last changed,
     ``transaction_ms`` since its transaction began. ``application_name`` is as the server has it.
     """
@@ -42,6 +49,12 @@ class Packed(NamedTuple):
     session_ms: Sequence[int]
     unused_ms: Sequence[int]
     transaction_ms: Sequence[int]
+    pid_array: str = "{}"  # as the server has it: read only by those who ask about single connections
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the backends."""
+        return integers(self.pid_array)
 
     @property
     def origin(self) -> tuple[str, str, str, str]:
@@ -97,3 +110,18 @@ def judge(pack: Packed, newest_ms: int, thresholds: Thresholds) -> Suspects:
         elif unused > passed_ms and unused > newest_ms:
             passed += 1
     return Suspects(stuck, never, passed)
+
+
+def kinds(pack: Packed, newest_ms: int, thresholds: Thresholds) -> list[str]:
+    """Say for each connection which evidence counts it in :func:`judge`, "" for none."""
+    if judge(pack, newest_ms, thresholds) == NO_SUSPECTS:
+        return [""] * len(pack.session_ms)
+    return [
+        next((kind for kind, found in zip(KINDS, judge(one, newest_ms, thresholds), strict=True) if found), "")
+        for one in _each(pack)
+    ]
+
+
+def _each(pack: Packed) -> Iterator[Packed]:
+    for session, unused, transaction in zip(pack.session_ms, pack.unused_ms, pack.transaction_ms, strict=True):
+        yield pack._replace(session_ms=(session,), unused_ms=(unused,), transaction_ms=(transaction,))

@@ -1,4 +1,8 @@
-"""The SQL for a role that can watch and nothing else, for one version of PostgreSQL."""
+"""The SQL for a role that can watch and nothing else, for one version of PostgreSQL.
+
+What managed services allow is from their documentation of roles and settings: rds_superuser and parameter groups (Amazon),
+azure_pg_admin and server parameters (Microsoft), cloudsqlsuperuser and database flags (Google).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ OLDEST_SUPPORTED = 13
 
 
 def grants(version: int, role: str = "pgleak", database: str = "postgres", canary: str = "pgleak_canary") -> str:
-    r"""Return SQL, to be run by a superuser, that makes the exporter's role and the canary's.
+    r"""Return SQL, to be run by a superuser or a managed service's administrator, that makes the exporter's role and the canary's.
 
     ``version`` is the major version. No password is in the text: psql's ``\password`` sets it without one ever being
     in a log or a history file. Raises ``ValueError`` for a version before 13.
@@ -19,7 +23,9 @@ def grants(version: int, role: str = "pgleak", database: str = "postgres", canar
     watcher, prober, place = _quoted(role), _quoted(canary), _quoted(database)
     inherit = " WITH INHERIT TRUE" if version >= FIRST_WITH_RESERVED else ""
     lines = [
-        f"-- The role that pgleak logs in as, for PostgreSQL {version}. Run in psql as a superuser.",
+        f"-- The role that pgleak logs in as, for PostgreSQL {version}. Run in psql as a superuser; on a managed service, which",
+        "-- has none for you, as its administrator: a member of rds_superuser (Amazon RDS, Aurora), azure_pg_admin (Azure) or",
+        "-- cloudsqlsuperuser (Google Cloud SQL).",
         "-- It sees which sessions exist and in which state, no table. One slot is held, two are to spare for restarts.",
         f"CREATE ROLE {watcher} LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE CONNECTION LIMIT 3;",
         f"GRANT CONNECT ON DATABASE {place} TO {watcher};",
@@ -29,8 +35,12 @@ def grants(version: int, role: str = "pgleak", database: str = "postgres", canar
         lines += [
             "-- So that pgleak can log in when every ordinary slot is taken:",
             f"GRANT pg_use_reserved_connections TO {watcher}{inherit};",
-            "-- It takes effect with at least one reserved slot; this setting needs a restart of the server:",
+            "-- It takes effect with at least one reserved slot. Managed services refuse ALTER SYSTEM: where they offer the",
+            "-- setting, it is in the parameter group (Amazon), the server parameters (Azure) or the database flags (Google).",
             "ALTER SYSTEM SET reserved_connections = 2;",
+            "-- Until the server is restarted nothing changes; `pgleak check` tells, and so does pending_restart:",
+            "SELECT pg_reload_conf();",
+            "SELECT setting, pending_restart FROM pg_settings WHERE name = 'reserved_connections';",
         ]
     else:
         lines += [

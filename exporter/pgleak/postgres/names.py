@@ -1,7 +1,7 @@
-"""From what clients call themselves to label values: rewriting, a sticky cap, and a memory for what fell to zero.
+"""From what clients call themselves to label values: rewriting, whom not to judge, caps, a memory for what fell to zero.
 
-``application_name`` and the client address are chosen by clients, so their number is bounded here. Names that were
-admitted first stay, whatever comes later: a series that changes between its name and ``(other)`` is worth nothing.
+Whom the settings ignore is decided by the whole name, before a cap folds it, and the ignored have places of their own:
+neither do they take one from an application, nor are they judged as a part of ``(other)``.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pgleak.application_names import rewrite
-from pgleak.postgres.activity import HIDDEN, Application
+from pgleak.metrics import GROUPING
+from pgleak.postgres.activity import HIDDEN, Application, Place
+from pgleak.postgres.caps import KEEP_SECONDS, OTHER_IGNORED, CounterCap, StickyCap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pgleak.postgres.activity import Server
     from pgleak.postgres.evidence import Packed
     from pgleak.settings import Settings
-
-OTHER = "(other)"
-"""Where names beyond the cap are summed up."""
 
 UNSET = "(unset)"
 """Application name of clients that gave none."""
@@ -27,42 +27,8 @@ UNSET = "(unset)"
 STARTING = "(starting)"
 """Application name of sessions that have not logged in yet, which PostgreSQL 18 and later show."""
 
-KEEP_SECONDS = 3600.0
-"""How long an application that fell to zero is reported as 0, and a name without connections keeps its place."""
-
 _MOST_REMEMBERED = 1_000  # applications per server; bounds the memory when users and databases come and go
 _MOST_REWRITES = 10_000  # cached rewrites; more distinct raw names than this in one scrape are recomputed
-
-
-class StickyCap:
-    """Admits at most ``limit`` distinct values; one that was not seen for an hour gives its place up."""
-
-    __slots__ = ("_admitted", "_limit", "overflowed")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._admitted: dict[str, float] = {}
-        self.overflowed = 0  # distinct values of the last update that were not admitted
-
-    def update(self, counts: Mapping[str, int], now: float) -> None:
-        """Take note of all values present now, with their numbers of connections; larger ones are admitted first."""
-        admitted = self._admitted
-        for value in counts.keys() & admitted.keys():
-            admitted[value] = now
-        newcomers = counts.keys() - admitted.keys()
-        if newcomers:
-            for value in [value for value, seen in admitted.items() if now - seen > KEEP_SECONDS]:
-                del admitted[value]
-            free = max(self._limit - len(admitted), 0)
-            for value in sorted(newcomers, key=lambda value: (-counts[value], value))[:free]:
-                admitted[value] = now
-            self.overflowed = max(len(newcomers) - free, 0)
-        else:
-            self.overflowed = 0
-
-    def label(self, value: str) -> str:
-        """Return the value, or ``(other)`` when it was not admitted."""
-        return value if value in self._admitted else OTHER
 
 
 @dataclass(slots=True)
@@ -79,36 +45,41 @@ class Namer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._caps = {
-            "application_name": StickyCap(settings.caps.application_name),
-            "client_addr": StickyCap(settings.caps.client_addr),
-        }
+        limits = {name: getattr(settings.caps, name) for name in GROUPING}
+        self._caps = {name: StickyCap(limit) for name, limit in limits.items()}
+        self._caps_of_ignored = {name: StickyCap(limit, OTHER_IGNORED) for name, limit in limits.items()}
+        self._counters = CounterCap(settings.caps.datname)
         self._rewritten: dict[str, str] = {}
         self._ignored: dict[tuple[str, str], bool] = {}
         self._remembered: dict[tuple[str, ...], _Remembered] = {}
 
     @property
-    def overflowed_applications(self) -> int:
-        return self._caps["application_name"].overflowed
+    def overflowed(self) -> dict[str, int]:
+        """Label -> distinct values now beyond its cap, of connections that are judged; only labels in use."""
+        return {name: self._caps[name].overflowed for name in self._settings.group_by}
 
-    @property
-    def overflowed_addresses(self) -> int:
-        return self._caps["client_addr"].overflowed
-
-    def keys(self, packs: Sequence[Packed], now: float) -> list[tuple[str, ...]]:
-        """Return for each pack its label values, in the order of ``group_by``. ``now`` is monotonic seconds."""
+    def places(self, packs: Sequence[Packed], now: float) -> list[Place]:
+        """Return for each pack where it belongs. ``now`` is monotonic seconds."""
         names = [self._rewrite(pack.application_name) if pack.usename else STARTING for pack in packs]
-        self._admit("application_name", names, packs, now)
-        columns = {
-            "datname": [pack.datname for pack in packs],
-            "usename": [pack.usename for pack in packs],
-            "application_name": [self._caps["application_name"].label(name) for name in names],
-        }
-        if "client_addr" in self._settings.group_by:
-            addresses = [pack.client_addr for pack in packs]
-            self._admit("client_addr", addresses, packs, now)
-            columns["client_addr"] = [self._caps["client_addr"].label(address) for address in addresses]
-        return list(zip(*(columns[name] for name in self._settings.group_by), strict=True))
+        ignored = [self._ignores(name, pack.usename) for name, pack in zip(names, packs, strict=True)]
+        sizes = [len(pack.session_ms) for pack in packs]
+        columns = []
+        for column in self._settings.group_by:
+            values = names if column == "application_name" else [getattr(pack, column) for pack in packs]
+            columns.append(self._labels(column, values, sizes, ignored, now))
+        return list(map(Place, zip(*columns, strict=True), ignored))
+
+    def bounded(self, server: Server, now: float) -> Server:
+        """Return what is known of a server with no more names in it than the caps allow.
+
+        A limit is of use beside the connections that it is for, so those whose name has a place come first.
+        """
+        return replace(
+            server,
+            role_limits=self._limits("usename", server.role_limits),
+            database_limits=self._limits("datname", server.database_limits),
+            sessions=self._counters.fold(server.sessions, now),
+        )
 
     def remember(
         self, applications: Mapping[tuple[str, ...], Application], now: float
@@ -130,16 +101,14 @@ class Namer:
             if now - past.seen > KEEP_SECONDS or len(remembered) > _MOST_REMEMBERED:
                 del remembered[key]
             else:
-                merged[key] = Application(dict.fromkeys(past.application.states, 0))
+                merged[key] = Application(dict.fromkeys(past.application.states, 0), ignored=past.application.ignored)
         return merged
 
-    def ignored(self, key: tuple[str, ...]) -> bool:
-        """Whether the settings exempt the application with these label values from judgement.
+    def _ignores(self, name: str, user: str) -> bool:
+        """Whether the settings exempt this application of this user from judgement.
 
         The name decides; where a client gave none, the user does too.
         """
-        labels = dict(zip(self._settings.group_by, key, strict=True))
-        name, user = labels.get("application_name", OTHER), labels.get("usename", "")
         known = self._ignored.get((name, user))
         if known is None:
             if len(self._ignored) >= _MOST_REWRITES:
@@ -161,8 +130,27 @@ class Namer:
             name = self._rewritten[raw] = rewrite(raw, self._settings.application_names).strip() or UNSET
         return name
 
-    def _admit(self, column: str, values: Sequence[str], packs: Sequence[Packed], now: float) -> None:
+    def _labels(
+        self, column: str, values: Sequence[str], sizes: Sequence[int], ignored: Sequence[bool], now: float
+    ) -> Sequence[str]:
+        cap, cap_of_ignored = self._caps[column], self._caps_of_ignored[column]
         counts: dict[str, int] = {}
-        for value, pack in zip(values, packs, strict=True):
-            counts[value] = counts.get(value, 0) + len(pack.session_ms)
-        self._caps[column].update(counts, now)
+        counts_of_ignored: dict[str, int] = {}
+        for value, size, is_ignored in zip(values, sizes, ignored, strict=True):
+            counts_of_side = counts_of_ignored if is_ignored else counts
+            counts_of_side[value] = counts_of_side.get(value, 0) + size
+        cap.update(counts, now)
+        cap_of_ignored.update(counts_of_ignored, now)
+        if not (cap.overflowed or cap_of_ignored.overflowed):
+            return values
+        return [
+            (cap_of_ignored if is_ignored else cap).label(value)
+            for value, is_ignored in zip(values, ignored, strict=True)
+        ]
+
+    def _limits(self, column: str, limits: Mapping[str, int]) -> Mapping[str, int]:
+        cap = self._caps[column]
+        if len(limits) <= cap.limit:
+            return limits
+        kept = sorted(limits, key=lambda name: (name not in cap, name))[: cap.limit]
+        return {name: limits[name] for name in kept}

@@ -18,9 +18,10 @@ from pgleak.postgres.reasons import REASONS, ReadError
 from pgleak.postgres.voice import Voice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from pgleak.postgres.activity import Application, Server
+    from pgleak.postgres.activity import Application, Place, Server
+    from pgleak.postgres.evidence import Packed
     from pgleak.settings import Settings, Target
 
 _LOG = logging.getLogger("pgleak.postgres")
@@ -44,9 +45,10 @@ class Reading:
     server: Server | None = None
     used: int = 0
     applications: Mapping[tuple[str, ...], Application] = field(default_factory=dict)
-    ignored: frozenset[tuple[str, ...]] = frozenset()
-    overflowed_applications: int = 0
-    overflowed_addresses: int = 0
+    overflowed: Mapping[str, int] = field(default_factory=dict)  # label -> values beyond its cap
+    asked: float = 0.0  # Unix time by our clock just before the server looked at itself
+    packs: Sequence[Packed] = ()
+    places: Sequence[Place] = ()  # of each pack, its application
     errors: Mapping[str, int] = field(default_factory=dict)  # failed reads by reason, since the exporter started
     last_success: float | None = None  # Unix time
     logins: Logins | None = None
@@ -139,6 +141,7 @@ class Reader:
             self._canary.start()
         connection = self._connection
         connection.ensure(deadline)
+        asked = self._now()
         rows = connection.run("pgleak_activity", _ACTIVITY, deadline)
         with_sessions = connection.server_version >= _HAS_SESSION_COUNTERS
         facts = connection.run("pgleak_server", _SERVER_WITH_SESSIONS if with_sessions else _SERVER, deadline)
@@ -146,8 +149,9 @@ class Reader:
         server = activity.server(facts)
         packs = activity.packed(rows)
         now = self._clock()
-        keys = self._namer.keys(packs, now)
-        applications = activity.summarise(packs, keys, self._settings.thresholds)
+        places = self._namer.places(packs, now)
+        server = self._namer.bounded(server, now)
+        applications = activity.summarise(packs, places, self._settings.thresholds)
         applications = self._namer.remember(applications, now)
         self._last_success = self._now()
         used = activity.used(packs)
@@ -160,9 +164,10 @@ class Reader:
             server=server,
             used=used,
             applications=applications,
-            ignored=frozenset(key for key in applications if self._namer.ignored(key)),
-            overflowed_applications=self._namer.overflowed_applications,
-            overflowed_addresses=self._namer.overflowed_addresses,
+            overflowed=self._namer.overflowed,
+            asked=asked,
+            packs=packs,
+            places=places,
             errors=dict(self._errors),
             last_success=self._last_success,
             logins=self._logins(),

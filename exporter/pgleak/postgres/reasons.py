@@ -116,6 +116,7 @@ def first_line(error: BaseException) -> str:
     """Return what the server or libpq said, on one line and bounded, without the part that every message repeats."""
     lines = [line for line in _said(error).splitlines() if not line.startswith("\t")]  # libpq's advice is indented
     text = " ".join(" ".join(lines).split())
+    text = re.sub(r'^connection to server on (socket ".*?") failed: ', r"\1: ", text)  # which one, the user did not say
     text = re.sub(r"^connection to server .*? failed: ", "", text)
     return text[:300] or type(error).__name__
 

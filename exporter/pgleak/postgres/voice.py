@@ -6,6 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from pgleak.postgres import role
 from pgleak.postgres.reasons import REASONS
 
 if TYPE_CHECKING:
@@ -89,13 +90,5 @@ class Voice:
 
 def _role_problem(server: Server) -> str:
     if server.superuser:
-        return (
-            "is watched as a superuser: more than it takes, and it uses up the slots reserved for you. "
-            "`pgleak grants` prints the SQL for a role of its own"
-        )
-    if not server.stats_visible:
-        return (
-            "hides other roles' states from this role (pg_read_all_stats is missing or not inherited): counts only, no "
-            "ages, no suspects. `pgleak grants` prints the SQL"
-        )
-    return ""
+        return f"is watched as a superuser: {role.SUPERUSER}"
+    return "" if server.stats_visible else f"is watched by a role that {role.BLIND}. {role.BLIND_REMEDY}"

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pgleak.problem import Problem
 from pgleak.web.ciphers import CIPHERS, CURVES
-from pgleak.web.yamlread import Problem, Section, compose, shown
+from pgleak.web.yamlread import Section, compose, shown
 from pgleak.yamlfile import YamlError
 
 if TYPE_CHECKING:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from pgleak import __version__
+from pgleak.web import overview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pgleak.web.site import TargetStatus
+    from pgleak.who.history import Overview
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2128; --paper: #ffffff; --line: #c9ced6; --soft: #57606a;
@@ -31,6 +33,8 @@ th, td { text-align: left; vertical-align: top; padding: .4rem .8rem .4rem 0; bo
 td { overflow-wrap: anywhere; }
 .up { color: var(--up); } .down { color: var(--down); font-weight: 600; } .soft { color: var(--soft); }
 """
+_STYLE += overview.STYLE
+_REFRESH = 30  # seconds
 
 _ALLOWED_STYLE = b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _NOTHING_ELSE = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -44,28 +48,34 @@ HEADERS = (
 
 _LINKS = (
     ("/metrics", "every target, for Prometheus"),
+    ("/connections", "every connection with its holder, as JSON"),
     ("/sd", "the targets, for service discovery over HTTP"),
     ("/-/healthy", "whether the process answers"),
     ("/-/ready", "whether a scrape is worth making"),
 )
 
 
-def page(statuses: Sequence[TargetStatus]) -> str:
-    """The whole page. Whatever comes from outside is escaped."""
+def page(statuses: Sequence[TargetStatus], seen: Overview | None = None, *, refreshes: bool = False) -> str:
+    """The whole page; without ``seen``, of the targets alone. Whatever comes from outside is escaped."""
     up = sum(status.up is True for status in statuses)
     rows = "\n".join(map(_row, statuses))
-    links = "\n".join(f'<li><a href="{path}">{path}</a>: {meaning}</li>' for path, meaning in _LINKS)
+    links = "\n".join(
+        f'<li><a href="{path}">{path}</a>: {meaning}</li>' for path, meaning in _LINKS if seen or path != "/connections"
+    )
+    reload = f'<meta http-equiv="refresh" content="{_REFRESH}">\n' if refreshes else ""
+    told = f"{overview.headline(seen)}, " if seen else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>pgleak: {up} of {len(statuses)} up</title>
+{reload}<title>pgleak: {told}{up} of {len(statuses)} up</title>
 <style>{_STYLE}</style>
 </head>
 <body>
 <h1>pgleak</h1>
 <p>Watches PostgreSQL servers for connection leaks and reports to Prometheus. Version {escape(__version__)}.</p>
+{_refreshing(refreshes=refreshes) if seen else ""}{overview.sections(seen) if seen else ""}
 <h2>Targets</h2>
 <div class="scroll">
 <table>
@@ -85,6 +95,13 @@ def page(statuses: Sequence[TargetStatus]) -> str:
 </body>
 </html>
 """
+
+
+def _refreshing(*, refreshes: bool) -> str:
+    """A page that moves by itself can be told not to, for those who read slowly or listen."""
+    if refreshes:
+        return f'<p class="soft">Refreshes every {_REFRESH} s. <a href="/?refresh=off">Stop that</a></p>\n'
+    return '<p class="soft">Does not refresh by itself. <a href="/">Refresh</a></p>\n'
 
 
 def _row(status: TargetStatus) -> str:

@@ -12,6 +12,7 @@ from pgleak.exposition import encode
 from pgleak.web import index, negotiation
 from pgleak.web.request import RequestError
 from pgleak.web.response import Response, plain
+from pgleak.who.plain import plain as as_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,8 +63,17 @@ class Pages:
             log.error("%s could not be answered: %s", visit.request.path, type(error).__name__)
             return plain(500, "pgleak failed to make this page; its log names the error.")
 
-    def index(self, _visit: Visit) -> Response:
-        return Response(200, index.page(self.site.statuses()).encode(), "text/html; charset=utf-8", index.HEADERS)
+    def index(self, visit: Visit) -> Response:
+        seen = self.site.overview()
+        refreshes = seen is not None and visit.request.parameters("refresh") != ["off"]
+        body = index.page(self.site.statuses(), seen, refreshes=refreshes)
+        return Response(200, body.encode(), "text/html; charset=utf-8", index.HEADERS)
+
+    def connections(self, _visit: Visit) -> Response:
+        seen = self.site.overview()
+        if seen is None:
+            return plain(404, "The settings of pgleak switch this off (connections_page).")
+        return Response(200, json.dumps(as_plain(seen.report, seen.findings)).encode(), "application/json")
 
     def metrics(self, visit: Visit) -> Response:
         return self._exposition(visit, None)
@@ -112,6 +122,7 @@ _ROUTES: dict[str, Callable[[Pages, Visit], Response]] = {
     "/metrics": Pages.metrics,
     "/probe": Pages.probe,
     "/sd": Pages.discovery,
+    "/connections": Pages.connections,
     "/-/healthy": Pages.healthy,
     "/-/ready": Pages.ready,
 }

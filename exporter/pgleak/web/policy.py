@@ -7,11 +7,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pgleak.problem import Problem
 from pgleak.web import tls
 from pgleak.web.auth import BasicAuth, TooManyAttemptsError
 from pgleak.web.config import WebConfigError, parse
 from pgleak.web.response import plain
-from pgleak.web.yamlread import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable

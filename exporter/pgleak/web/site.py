@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
+    from pgleak.who.history import Overview
+
 
 @dataclass(frozen=True, slots=True)
 class TargetStatus:
@@ -33,6 +35,9 @@ class Site(Protocol):
 
     def statuses(self) -> Sequence[TargetStatus]:
         """How the targets are; one that was not read lately may be read now, within a moment."""
+
+    def overview(self) -> Overview | None:
+        """Who holds what; None where the settings switch that off. May read as `statuses` does."""
 
     def ready(self) -> bool:
         """Whether a scrape is worth making."""

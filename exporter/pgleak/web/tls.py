@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgleak.problem import Problem
 from pgleak.web.ciphers import CURVES
-from pgleak.web.yamlread import Problem
 
 if TYPE_CHECKING:
     import socket

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import yaml
 
 from pgleak import yamlfile
+from pgleak.problem import Problem, unknown_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,19 +16,6 @@ _MERGE = "tag:yaml.org,2002:merge"
 _NULL = "tag:yaml.org,2002:null"
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _LONGEST_SHOWN = 80
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong: where, and what to do about it."""
-
-    path: str
-    message: str
-    line: int = 0  # 0 where no line can be named
-
-    def __str__(self) -> str:
-        line = f" (line {self.line})" if self.line else ""
-        return f"{self.path}{line}: {self.message}" if self.path else f"{self.message}{line}"
 
 
 def compose(text: str, name: str) -> yaml.Node | None:
@@ -43,7 +29,11 @@ def compose(text: str, name: str) -> yaml.Node | None:
 
 
 class Section:
-    """One mapping of the document. Its methods give the wanted value or a default, and note what is wrong."""
+    """One mapping of the document. Its methods give the wanted value or a default, and note what is wrong.
+
+    Not the one of :mod:`pgleak.settings_schema`, because the format is not ours: here a value counts as it is spelled, so
+    that ``yes`` may be a password, and one that is empty as absent.
+    """
 
     def __init__(self, node: yaml.Node | None, path: str, problems: list[Problem], known: Iterable[str] = ()) -> None:
         self._path = path
@@ -52,15 +42,13 @@ class Section:
         if node is None or _is_null(node):
             return
         if not isinstance(node, yaml.MappingNode):
-            problems.append(Problem(path, f"must be a mapping of keys to values, not {_kind(node)}", _line(node)))
+            problems.append(Problem(path, f"must be a mapping of keys to values, not {_kind(node)}", line=_line(node)))
             return
         self._read(node)
         allowed = tuple(known)
         for name, value in list(self._values.items()) if allowed else ():
             if name not in allowed:
-                near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(allowed)}"
-                problems.append(Problem(self.at(name), f"unknown key; {hint}", _line(value)))
+                problems.append(Problem(self.at(name), unknown_key(name, allowed), line=_line(value)))
 
     def __contains__(self, name: str) -> bool:
         return name in self._values and not _is_null(self._values[name])
@@ -76,7 +64,7 @@ class Section:
         value = self._values.get(name)
         if any(problem.path == self.at(name) for problem in self._problems):
             return
-        self._problems.append(Problem(self.at(name), message, _line(value) if value else 0))
+        self._problems.append(Problem(self.at(name), message, line=_line(value) if value else 0))
 
     def section(self, name: str, known: Iterable[str] = ()) -> Section:
         return Section(self._values.get(name), self.at(name), self._problems, known)
@@ -118,9 +106,9 @@ class Section:
     def _read(self, node: yaml.MappingNode) -> None:
         for key, value in _pairs(node):
             if not isinstance(key, yaml.ScalarNode):
-                self._problems.append(Problem(self._path, "a key must be a single word", _line(key)))
+                self._problems.append(Problem(self._path, "a key must be a single word", line=_line(key)))
             elif key.value in self._values:
-                self._problems.append(Problem(self.at(key.value), "stands here twice", _line(key)))
+                self._problems.append(Problem(self.at(key.value), "stands here twice", line=_line(key)))
             else:
                 self._values[key.value] = value
         for key, value in node.value:

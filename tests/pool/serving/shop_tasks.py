@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from celery import Celery  # type: ignore[import-untyped]
+from celery.signals import task_postrun, task_prerun  # type: ignore[import-untyped]
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
-import pgleak.pool.api as pgleak
+import pgleak
 from pgleak.pool import statefile
 
 statefile.INTERVAL = 0.2
@@ -28,6 +30,16 @@ app.conf.worker_prefetch_multiplier = 1
 engine = create_engine(os.environ["SHOP_DSN"], pool_size=3)
 pgleak.instrument(engine, name="shop")
 kept: list[Session] = []
+
+
+@task_prerun.connect  # type: ignore[untyped-decorator]
+def say_what_is_done(task: Any, **_: Any) -> None:
+    pgleak.set_context(task.name)
+
+
+@task_postrun.connect  # type: ignore[untyped-decorator]
+def clean_up(**_: Any) -> None:
+    pgleak.set_context(None)
 
 
 @app.task  # type: ignore[untyped-decorator]

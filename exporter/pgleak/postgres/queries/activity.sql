@@ -15,7 +15,8 @@ SELECT
     state,
     session_ms,
     unused_ms,
-    transaction_ms
+    transaction_ms,
+    pids
 FROM (
     SELECT
         datid,
@@ -40,7 +41,8 @@ FROM (
                 THEN (date_part('epoch', statement_timestamp() - xact_start) * 1000)::int8
             WHEN xact_start IS NULL THEN -1
             ELSE 0
-        END)::text AS transaction_ms
+        END)::text AS transaction_ms,
+        array_agg(pid)::text AS pids
     FROM pg_catalog.pg_stat_get_activity(NULL)
     WHERE backend_type = 'client backend'
        OR (backend_type IS NULL AND datid IS NOT NULL AND usesysid IS NOT NULL)

@@ -1,0 +1,243 @@
+"""One application: what its connections do, and what speaks for a leak."""
+
+from __future__ import annotations
+
+from prometheus_client.utils import floatToGoString
+
+from boards import colours, connections, frame
+from boards.connections import PLAIN, RESTARTS, URGENT
+from boards.frame import Board, Shelf, link, mark, variable
+from boards.panels import Column, Query, Say, ages, graph, limit, stat, table
+from boards.promql import HOUR, RATE, growth, recorded, select
+from pgleak import metrics
+
+_NAME = 'application_name="$application"'
+
+CONNECTIONS = f"sum({select(metrics.CONNECTIONS, _NAME)})"
+SUSPECTS = f"sum({select(metrics.SUSPECTS, _NAME)})"
+BY_SERVER = f"sum by (server) ({select(metrics.CONNECTIONS, _NAME)})"
+GROWTH = f"sum({recorded('application:pgleak_connections:growth_per_hour', _NAME)}) or {HOUR} * {growth(CONNECTIONS)}"
+
+
+def _record(recording: str, vector: str) -> str:
+    """Return the highest value of the week that ended a day ago; by the rules' hourly values where they are loaded."""
+    hourly = recorded(recording, _NAME)
+    return f"sum(max_over_time({hourly}[7d] offset 1d)) or max_over_time({vector}[7d:1h] offset 1d)"
+
+
+def _answers() -> Shelf:
+    now = stat(
+        Say(
+            "Connections",
+            "Connections of the application, on the chosen servers, over all databases and users.",
+            "None",
+        ),
+        Query(CONNECTIONS, "connections"),
+        PLAIN,
+    )
+    grows = stat(
+        Say(
+            "How fast does it grow?",
+            "Rise of the floor of its connections over the last six hours, in connections per hour.",
+            "Not yet known",
+            RATE,
+            1,
+        ),
+        Query(GROWTH, "growth"),
+        ((None, colours.GOOD), (0.5, colours.ATTENTION)),
+    )
+    leaked = stat(
+        Say(
+            "How many look leaked?",
+            "Suspects: stuck in a transaction, never used again after their first seconds, or passed over by their own pool.",
+            "Ages are not visible, or the application is exempt",
+        ),
+        Query(SUSPECTS, "suspects"),
+        ((None, colours.GOOD), (3, colours.ATTENTION), (10, colours.BAD)),
+    )
+    share = stat(
+        Say(
+            "Share of the server",
+            "Of the slots that ordinary roles may use, the part that this application holds; the greatest of its servers.",
+            "None",
+            "percentunit",
+            0,
+        ),
+        Query(f"max({BY_SERVER} / {connections.USABLE})", "share"),
+        ((None, colours.GOOD), (0.5, colours.ATTENTION), (0.8, colours.BAD)),
+    )
+    oldest = stat(
+        Say(
+            "Longest unused",
+            "How long the longest unused connection that is not active has gone unused.",
+            "Ages are not visible",
+            "s",
+            1,
+        ),
+        Query(f"max({select(metrics.OLDEST_IDLE, _NAME)})", "unused"),
+        PLAIN,
+    )
+    full = stat(
+        Say(
+            "Its server is full in",
+            "Time until the first of the application's servers refuses ordinary roles, at the growth of the last six hours.",
+            "Not within 30 days",
+            "s",
+            1,
+        ),
+        Query(f"min({connections.TIME_LEFT} and on (server) {BY_SERVER})", "full in"),
+        URGENT,
+    )
+    return Shelf(4, [(panel, 4) for panel in (now, grows, leaked, share, oldest, full)])
+
+
+def _now() -> Shelf:
+    states = graph(
+        Say(
+            "What are its connections doing?",
+            "Connections by state, on top of each other. Idle in transaction that does not come down is a session that "
+            "nobody closed.",
+            "The application is not connected",
+        ),
+        Query(f"sum by (state) ({select(metrics.CONNECTIONS, _NAME)})", "{{state}}"),
+        colours=colours.STATES,
+        stacked=True,
+    )
+    record = _record("application:pgleak_suspect_connections:max1h", SUSPECTS)
+    evidence = graph(
+        Say(
+            "What speaks for a leak?",
+            "Suspects by kind of evidence, each connection once, and their record: the most at any time in the week that "
+            "ended a day ago. Above the record is what the alert looks for.",
+            "Nothing",
+        ),
+        Query(f"sum by (evidence) ({select(metrics.SUSPECTS, _NAME)})", "{{evidence}}"),
+        Query(record, "record of the week"),
+        colours={**colours.EVIDENCE, "record of the week": colours.PAST},
+        dashed=["record of the week"],
+        stacked=True,
+    )
+    return Shelf(9, [(states, 12), (evidence, 12)])
+
+
+def _over_time() -> Shelf:
+    # The rules record it every quarter of an hour, which is longer than Prometheus looks back.
+    hourly = f"sum(last_over_time({recorded('application:pgleak_connections:min1h', _NAME)}[30m]))"
+    floor = f"{hourly} or min_over_time({CONNECTIONS}[1h:1m])"
+    record = f"max_over_time({CONNECTIONS}[7d:1h] offset 1d)"
+    rises = graph(
+        Say(
+            "Does its floor rise?",
+            "Connections now, the fewest of the last hour, and the record: the most in the week that ended a day ago. "
+            "Under load the line leaves the floor and comes back; in a leak the floor goes along.",
+            "The application is not connected",
+        ),
+        Query(CONNECTIONS, "now"),
+        Query(floor, "floor of the hour"),
+        Query(record, "record of the week"),
+        colours={"now": colours.USED, "floor of the hour": colours.ATTENTION, "record of the week": colours.PAST},
+        dashed=["record of the week"],
+    )
+    unused = ages(
+        Say(
+            "How long have its connections gone unused?",
+            "Ages of the connections that are not active, now. A healthy pool stays at the bottom; what is leaked moves up "
+            "and never comes down.",
+            "Ages are not visible",
+            "s",
+        ),
+        Query(f"sum by (le) ({select(metrics.IDLE_SECONDS, _NAME, suffix='_bucket')})"),
+    )
+    return Shelf(9, [(rises, 12), (unused, 12)])
+
+
+def _elsewhere() -> list[Shelf]:
+    share = limit(
+        graph(
+            Say(
+                "How much of its server does it hold?",
+                "The application's connections, all connections of the server, and where ordinary roles are refused "
+                "(dashed).",
+                "The application is not connected",
+            ),
+            Query(BY_SERVER, "this application on {{server}}"),
+            Query(f"{connections.USED} and on (server) {BY_SERVER}", "everybody on {{server}}"),
+            Query(f"{connections.USABLE} and on (server) {BY_SERVER}", "{{server}} limit"),
+        )
+    )
+    sessions = ages(
+        Say(
+            "How old are its connections?",
+            "Time since each connection was opened. After a deploy all are young; pools that recycle keep them so.",
+            "Ages are not visible",
+            "s",
+        ),
+        Query(f"sum by (le) ({select(metrics.SESSION_SECONDS, _NAME, suffix='_bucket')})"),
+    )
+    oldest = graph(
+        Say(
+            "What has gone on for longest?",
+            "The oldest open transaction, and the longest unused connection. A line that rises like a clock is one that "
+            "nobody touches.",
+            "Ages are not visible",
+            "s",
+        ),
+        Query(f"max({select(metrics.OLDEST_TRANSACTION, _NAME)})", "oldest transaction"),
+        Query(f"max({select(metrics.OLDEST_IDLE, _NAME)})", "longest unused"),
+        colours={"oldest transaction": colours.IN_TRANSACTION, "longest unused": colours.IDLE},
+    )
+    by = "server, datname, usename"
+    where = table(
+        Say("Where is it connected?", "By server, database and user.", "The application is not connected"),
+        [
+            Query(f"sum by ({by}) ({select(metrics.CONNECTIONS, _NAME)})"),
+            Query(f"sum by ({by}) ({select(metrics.SUSPECTS, _NAME)})"),
+            Query(f"max by ({by}) ({select(metrics.OLDEST_TRANSACTION, _NAME)})"),
+            Query(f"max by ({by}) ({select(metrics.OLDEST_IDLE, _NAME)})"),
+        ],
+        [
+            Column("server", "Server", links=(link("Its server", frame.CONNECTIONS, server="${__data.fields.Server:percentencode}"),)),
+            Column("datname", "Database"),
+            Column("usename", "User"),
+            Column("A", "Connections"),
+            Column("B", "Suspects", steps=((None, "text"), (3, colours.ATTENTION), (10, colours.BAD))),
+            Column("C", "Oldest transaction", "s", 0),
+            Column("D", "Longest unused", "s", 0),
+        ],
+        "Connections",
+    )  # fmt: skip
+    return [Shelf(9, [(share, 12), (sessions, 12)], row="On its servers"), Shelf(8, [(oldest, 12), (where, 12)])]
+
+
+def _renewed() -> str:
+    """Return the moments (milliseconds) at which most connections were new and ten minutes before were not."""
+    minute = f'le="{floatToGoString(metrics.AGE_BUCKETS[0])}"'
+
+    def share(at: str) -> str:
+        young = select(metrics.SESSION_SECONDS, _NAME, minute, suffix="_bucket")
+        return f"sum({young}{at}) / sum({select(metrics.SESSION_SECONDS, _NAME, suffix='_gcount')}{at})"
+
+    return f"vector(1000 * time()) and on () ({share('')} > 0.5) and on () ({share(' offset 10m')} < 0.5)"
+
+
+def board() -> Board:
+    """The dashboard."""
+    selector = select(metrics.CONNECTIONS)
+    chosen = variable(
+        "application",
+        "Application",
+        f"label_values({selector}, application_name)",
+        "The application_name that the server shows.",
+        many=False,
+    )
+    renewed = mark(
+        "Deployed", _renewed(), "light-purple", "Most connections are new: a deploy, a restart, or a pool that recycled"
+    )
+    return Board(
+        frame.APPLICATION,
+        "pgleak / Application",
+        "One application: what its connections do, how long they go unused, and what speaks for a leak.",
+        [*connections.variables(), chosen],
+        [_answers(), _now(), _over_time(), *_elsewhere()],
+        [RESTARTS, renewed],
+    )  # fmt: skip

@@ -1,0 +1,254 @@
+"""All servers: which one fills up, when, and because of whom?"""
+
+from __future__ import annotations
+
+from boards import colours, frame, watching
+from boards.frame import Board, Shelf, link, mark, variable
+from boards.panels import JSON, Column, Query, Say, graph, limit, stat, table
+from boards.promql import HOUR, PER_APPLICATION, RATE, floor, growth, leaders, per_application, recorded, select
+from pgleak import metrics
+
+_SHOWN = 8  # applications on one graph
+_REFUSED = 'reason=~"slots_exhausted|role_limit|database_limit"'
+
+USED = f"max by (server) ({select(metrics.USED)})"
+USABLE = f"max by (server) ({select(metrics.USABLE)})"
+CONNECTIONS = per_application(select(metrics.CONNECTIONS))
+SUSPECTS = per_application(select(metrics.SUSPECTS))
+GROWTH = f"{recorded('application:pgleak_connections:growth_per_hour')} or {HOUR} * {growth(CONNECTIONS)}"
+SERVER_GROWTH = f"{HOUR} * {growth(USED)}"
+# A month is for ever: at such a distance the slope is noise.
+TIME_LEFT = (
+    f"({recorded('server:pgleak_time_to_exhaustion:seconds')}"
+    f" or ({USABLE} - {USED}) / ({growth(USED)} > 0)) < {30 * 86400}"
+)
+
+URGENT = ((None, colours.BAD), (86400, colours.ATTENTION), (3 * 86400, colours.GOOD))
+PLAIN = ((None, "text"),)
+SOME_IS_BAD = ((None, colours.GOOD), (1, colours.BAD))
+NAME = "{{application_name}} on {{server}}"
+"""What an application is called wherever it is one of several: the same name has the same colour on every panel."""
+
+_SERVER_LINK = link("This server alone", frame.CONNECTIONS, server="${__data.fields.Server:percentencode}")
+_APPLICATION_LINK = link(
+    "This application",
+    frame.APPLICATION,
+    server="${__data.fields.Server:percentencode}",
+    application="${__data.fields.Application:percentencode}",
+)
+_SERIES_LINK = link(
+    "This application",
+    frame.APPLICATION,
+    server="${__field.labels.server:percentencode}",
+    application="${__field.labels.application_name:percentencode}",
+)
+
+
+def _answers() -> Shelf:
+    full = stat(
+        Say(
+            "Which server is full first?",
+            "Time until the first server refuses ordinary roles, if its connections go on growing as their floor did in "
+            "the last six hours.",
+            "None within 30 days",
+            "s",
+            1,
+        ),
+        Query(f"bottomk(1, {TIME_LEFT})", "{{server}}"),
+        URGENT,
+        named=True,
+    )
+    grows = stat(
+        Say(
+            "Because of which application?",
+            "The application whose floor of connections rises fastest, in connections per hour over the last six hours. "
+            "Load raises the peaks and not the floor.",
+            "No application grows",
+            "suffix: connections/h",
+            1,
+        ),
+        Query(f"topk(1, ({GROWTH}) >= 0.5)", NAME),
+        ((None, colours.ATTENTION), (1, colours.ATTENTION)),
+        named=True,
+        links=[_SERIES_LINK],
+    )
+    suspects = stat(
+        Say(
+            "Who holds connections that look leaked?",
+            "The application with the most suspects: connections stuck in a transaction, never used again after their "
+            "first seconds, or passed over by their own pool.",
+            "Nobody",
+        ),
+        Query(f"topk(1, {SUSPECTS} > 0)", NAME),
+        ((None, colours.GOOD), (3, colours.ATTENTION), (10, colours.BAD)),
+        named=True,
+        links=[_SERIES_LINK],
+    )
+    free = stat(
+        Say("Fewest free slots", "Connections that ordinary roles can still open on the fullest server.", "Not known"),
+        Query(f"min({USABLE} - {USED})", "free"),
+        ((None, colours.BAD), (10, colours.ATTENTION), (50, colours.GOOD)),
+    )
+    kinds = (metrics.SCRAPE_ERRORS, metrics.LOGIN_FAILURES)  # the second only where there is a canary
+    both = " + ".join(f"(sum(increase({select(spec, _REFUSED)}[1h])) or vector(0))" for spec in kinds)
+    refused = stat(
+        Say(
+            "Logins refused",
+            "Logins of the canary and of pgleak itself that a server refused in the last hour because it, a role or a database was full.",
+            "Not known",
+            decimals=0,
+        ),
+        Query(both, "refused"),
+        SOME_IS_BAD,
+    )
+    unread = stat(
+        Say(
+            "Servers not read",
+            "Servers that pgleak could not read at its last attempt; see The watcher.",
+            "None watched",
+        ),
+        Query(f"count({select(metrics.UP)}) - sum({select(metrics.UP)})", "not read"),
+        SOME_IS_BAD,
+    )
+    return Shelf(4, [(full, 5), (grows, 5), (suspects, 5), (free, 3), (refused, 3), (unread, 3)])
+
+
+def _curves() -> Shelf:
+    full = limit(
+        graph(
+            Say(
+                "How full is each server?",
+                "Connection slots taken, and where ordinary roles are refused (dashed): max_connections less what is "
+                "reserved.",
+                "No server is watched",
+            ),
+            Query(USED, "{{server}}"),
+            Query(USABLE, "{{server}} limit"),
+            links=[link("This server alone", frame.CONNECTIONS, server="${__field.labels.server:percentencode}")],
+        )
+    )
+    ranking = growth(CONNECTIONS, " @ end()")
+    grows = graph(
+        Say(
+            "Which application grows?",
+            f"The lowest number of connections in the last half hour, of the {_SHOWN} applications that grow fastest: a "
+            "leak climbs, load comes and goes.",
+            "No application has grown in the last six hours",
+        ),
+        Query(leaders(floor(CONNECTIONS), ranking, _SHOWN), NAME),
+        links=[_SERIES_LINK],
+    )
+    ever = f"max_over_time({SUSPECTS}[$__range:$__interval] @ end())"
+    leaks = graph(
+        Say(
+            "Whose connections look leaked?",
+            f"Suspects by application, the {_SHOWN} with most. A healthy application has none, whatever its load.",
+            "No connection looks leaked",
+        ),
+        Query(leaders(SUSPECTS, ever, _SHOWN), NAME),
+        links=[_SERIES_LINK],
+        stacked=True,
+    )
+    return Shelf(9, [(full, 8), (grows, 8), (leaks, 8)])
+
+
+def _lists() -> Shelf:
+    servers = table(
+        Say(
+            "Servers",
+            "How full each server is, when it will be full, and which application grows fastest on it.",
+            "No server is watched",
+        ),
+        [
+            Query(f"{USED} / {USABLE}"),
+            Query(f"{USABLE} - {USED}"),
+            Query(SERVER_GROWTH),
+            Query(TIME_LEFT),
+            Query(f"topk by (server) (1, ({GROWTH}) >= 0.5)"),
+        ],
+        [
+            Column("server", "Server", links=(_SERVER_LINK,)),
+            Column("A", "Full", "percentunit", 0, ((None, colours.GOOD), (0.7, colours.ATTENTION), (0.9, colours.BAD)), gauge=True),
+            Column("B", "Free"),
+            Column("C", "Growth", RATE, 1),
+            Column("D", "Full in", "s", 1, URGENT),
+            Column("application_name", "Application", links=(_APPLICATION_LINK,)),
+            Column("usename", "User"),
+            Column("E", "Its growth", RATE, 1),
+        ],
+        "Full",
+    )  # fmt: skip
+    applications = table(
+        Say(
+            "Applications by growth",
+            "Connections of each application and how fast their floor rises; the share is of its server's usable slots.",
+            "No application is connected",
+        ),
+        [
+            Query(GROWTH),
+            Query(SUSPECTS),
+            Query(CONNECTIONS),
+            Query(f"{CONNECTIONS} / on (server) group_left () {USABLE}"),
+        ],
+        [
+            Column("application_name", "Application", links=(_APPLICATION_LINK,)),
+            Column("server", "Server", links=(_SERVER_LINK,)),
+            Column("usename", "User"),
+            Column("A", "Growth", RATE, 1, ((None, "text"), (0.5, colours.ATTENTION))),
+            Column("B", "Suspects", steps=((None, "text"), (3, colours.ATTENTION), (10, colours.BAD))),
+            Column("C", "Connections"),
+            Column("D", "Share", "percentunit", 0),
+        ],
+        "Growth",
+    )
+    return Shelf(7, [(servers, 12), (applications, 12)])
+
+
+def _each_server() -> Shelf:
+    one = limit(
+        graph(
+            Say(
+                "Who holds the connections of $server?",
+                "Connections by application on top of each other, and where ordinary roles are refused (dashed).",
+                "Nobody is connected",
+            ),
+            Query(
+                leaders(CONNECTIONS, f"max_over_time({CONNECTIONS}[$__range:$__interval] @ end())", 12),
+                NAME,
+            ),
+            Query(USABLE, "limit"),
+            stacked=True,
+            links=[_SERIES_LINK],
+        )
+    )
+    one |= {"repeat": "server", "repeatDirection": "h", "maxPerRow": 3}
+    return Shelf(9, [(one, 24)], row="Each server")
+
+
+def variables() -> list[JSON]:
+    """Return the variables of the dashboards about servers: job and server."""
+    up = metrics.UP.name
+    return [
+        variable("job", "Job", f"label_values({up}, job)", "The Prometheus jobs that scrape pgleak."),
+        variable("server", "Server", f'label_values({up}{{job=~"$job"}}, server)', "Targets in pgleak's settings."),
+    ]
+
+
+RESTARTS = mark(
+    "Server started",
+    f"1000 * max by (server) ({select(metrics.POSTMASTER_START)})",
+    "semi-dark-blue",
+    "PostgreSQL started: {{server}}",
+)
+
+
+def board() -> Board:
+    """The dashboard."""
+    return Board(
+        frame.CONNECTIONS,
+        "pgleak / Connections",
+        f"Which PostgreSQL server fills up, when, and because of whom? Applications are told apart by {PER_APPLICATION}.",
+        variables(),
+        [_answers(), _curves(), _lists(), _each_server(), watching.refusals(), watching.watcher()],
+        [RESTARTS],
+    )

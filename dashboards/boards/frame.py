@@ -1,0 +1,160 @@
+"""What all dashboards have in common: variables, links, annotations, and the grid of 24 columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from boards.panels import JSON, SOURCE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SCHEMA_VERSION = 42
+COLUMNS = 24
+TAG = "pgleak"
+
+CONNECTIONS, APPLICATION, POOL = "pgleak-connections", "pgleak-application", "pgleak-pool"
+"""The dashboards' uids: part of every link to them, so they never change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Panels beside each other, with their widths in columns; a title makes it the first of a row of its own."""
+
+    height: int
+    panels: Sequence[tuple[JSON, int]]
+    row: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """One dashboard."""
+
+    uid: str
+    title: str
+    description: str
+    variables: Sequence[JSON]
+    shelves: Sequence[Shelf]
+    annotations: Sequence[JSON] = ()
+    hours: int = 24
+
+    def json(self) -> JSON:
+        return {
+            "id": None,
+            "uid": self.uid,
+            "title": self.title,
+            "description": self.description,
+            "tags": [TAG, "postgresql"],
+            "schemaVersion": SCHEMA_VERSION,
+            "version": 1,
+            "editable": False,
+            "graphTooltip": 1,  # one crosshair for all panels
+            "liveNow": False,
+            "refresh": "1m",
+            "time": {"from": f"now-{self.hours}h", "to": "now"},
+            "timepicker": {},
+            "timezone": "browser",
+            "templating": {"list": [_datasource(), *self.variables]},
+            "annotations": {"list": list(self.annotations)},
+            "links": [_siblings()],
+            "panels": _placed(self.shelves),
+        }
+
+
+def _placed(shelves: Sequence[Shelf]) -> list[JSON]:
+    panels: list[JSON] = []
+    y = 0
+    for shelf in shelves:
+        if shelf.row:
+            place = {"x": 0, "y": y, "w": COLUMNS, "h": 1}
+            panels.append({"type": "row", "title": shelf.row, "collapsed": False, "panels": [], "gridPos": place})
+            y += 1
+        x = 0
+        for panel, width in shelf.panels:
+            panels.append({**panel, "gridPos": {"x": x, "y": y, "w": width, "h": shelf.height}})
+            x += width
+        if x > COLUMNS:
+            raise ValueError(f"{x} columns of {COLUMNS} in a shelf with {shelf.panels[0][0]['title']!r}")
+        y += shelf.height
+    return [{"id": number, **panel} for number, panel in enumerate(panels, 1)]
+
+
+def _datasource() -> JSON:
+    return {
+        "type": "datasource",
+        "name": "datasource",
+        "label": "Data source",
+        "description": "The Prometheus that scrapes pgleak.",
+        "query": "prometheus",
+        "regex": "",
+        "hide": 0,
+        "includeAll": False,
+        "multi": False,
+        "options": [],
+        "refresh": 1,
+        "skipUrlSync": False,
+    }
+
+
+def variable(name: str, label: str, query: str, description: str, *, many: bool = True, hidden: bool = False) -> JSON:
+    """A variable whose values Prometheus knows; ``many`` allows several, and All, which matches each that is not empty."""
+    choice: JSON = {
+        "type": "query",
+        "name": name,
+        "label": label,
+        "description": description,
+        "datasource": SOURCE,
+        "definition": query,
+        "query": {"qryType": 1, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
+        "regex": "",
+        "hide": 2 if hidden else 0,
+        "includeAll": many,
+        "multi": many,
+        "options": [],
+        "refresh": 2,  # when the time range changes: what is gone now may have been there then
+        "sort": 1,
+        "skipUrlSync": False,
+    }
+    if many:
+        choice |= {"allValue": ".+", "current": {"selected": True, "text": ["All"], "value": ["$__all"]}}
+    return choice
+
+
+def _siblings() -> JSON:
+    """Links to the other dashboards of pgleak, found by their tag; time range and variables go along."""
+    return {
+        "type": "dashboards",
+        "title": "pgleak",
+        "tags": [TAG],
+        "asDropdown": False,
+        "icon": "external link",
+        "includeVars": True,
+        "keepTime": True,
+        "targetBlank": False,
+        "tooltip": "The other dashboards, with what is chosen here",
+        "url": "",
+    }
+
+
+def link(title: str, uid: str, **variables: str) -> JSON:
+    """A data link to a dashboard with these variables set; time range, data source and jobs go along."""
+    chosen = [f"var-{name}={value}" for name, value in variables.items()]
+    carried = ["${__url_time_range}", "${datasource:queryparam}", "${job:queryparam}"]
+    return {"title": title, "url": f"/d/{uid}?{'&'.join([*carried, *chosen])}", "targetBlank": False}
+
+
+def mark(name: str, expr: str, colour: str, title: str) -> JSON:
+    """Vertical lines where a query that gives a Unix time in milliseconds says that something happened."""
+    return {
+        "name": name,
+        "datasource": SOURCE,
+        "enable": True,
+        "hide": False,
+        "iconColor": colour,
+        "target": {"expr": expr, "refId": "Anno", "interval": "60s"},
+        "titleFormat": title,
+        "textFormat": "",
+        "tagKeys": "",
+        "useValueForTime": "on",
+    }

@@ -1,0 +1,309 @@
+"""One SQLAlchemy pool, or all: what is out, for how long, and which code took it."""
+
+from __future__ import annotations
+
+from boards import colours, frame
+from boards.connections import PLAIN, SOME_IS_BAD
+from boards.frame import Board, Shelf, link, mark, variable
+from boards.panels import JSON, Column, Query, Say, ages, graph, limit, stat, table
+from boards.promql import select
+from pgleak.pool import merged
+from pgleak.pool import metrics as pool
+
+_SITES = 10  # places in the code on one graph
+
+
+def _answers() -> Shelf:
+    used = select(pool.CONNECTIONS, 'state="used"')
+    held = stat(
+        Say("Held now", "Connections that somebody has checked out.", "No pool reports"),
+        Query(f"sum({used})", "held"),
+        PLAIN,
+    )
+    overdue = stat(
+        Say(
+            "Held too long",
+            "Connections held beyond what is in order for the code that took them, and the code that holds most.",
+            "None",
+        ),
+        Query(f"topk(1, sum by (site) ({select(pool.OVERDUE)}) > 0)", "{{site}}"),
+        ((None, colours.GOOD), (1, colours.ATTENTION), (3, colours.BAD)),
+        named=True,
+    )
+    waiting = stat(
+        Say("Waiting", "Threads or tasks that wait for a connection now.", "No pool reports"),
+        Query(f"sum({select(pool.PENDING)})", "waiting"),
+        ((None, colours.GOOD), (1, colours.ATTENTION), (10, colours.BAD)),
+    )
+    timeouts = stat(
+        Say(
+            "Waited in vain",
+            "Requests for a connection that timed out, in the time shown.",
+            "No pool reports",
+            decimals=0,
+        ),
+        Query(f"sum(increase({select(pool.TIMEOUTS)}[$__range]))", "timeouts"),
+        SOME_IS_BAD,
+    )
+    collected = stat(
+        Say(
+            "Collected",
+            "Checkouts that nobody returned and the garbage collector found, in the time shown: leaks that were lucky.",
+            "None",
+            decimals=0,
+        ),
+        Query(f"sum(increase({select(pool.RETURNED_BY_GC)}[$__range]))", "collected"),
+        SOME_IS_BAD,
+    )
+    orphans = stat(
+        Say(
+            "Orphaned",
+            "Open connections that no pool counts any more, because dispose() came while they were out.",
+            "None",
+        ),
+        Query(f"sum({select(pool.ORPHANED)})", "orphaned"),
+        SOME_IS_BAD,
+    )
+    processes = stat(
+        Say("Processes", "Processes that report their pools.", "None reports"),
+        Query(f"sum({select(pool.PROCESSES)})", "processes"),
+        PLAIN,
+    )
+    return Shelf(
+        4,
+        [(held, 3), (overdue, 7), (waiting, 3), (timeouts, 3), (collected, 3), (orphans, 3), (processes, 2)],
+    )
+
+
+def _now() -> Shelf:
+    full = limit(
+        graph(
+            Say(
+                "Is a pool used up?",
+                "Connections held and idle on top of each other, who waits, and the most that the pools open (dashed; none "
+                "where unlimited).",
+                "No pool reports",
+            ),
+            *(
+                Query(f"sum({select(pool.CONNECTIONS, matcher)})", state)
+                for state in colours.POOL_STATES
+                for matcher in [f'state="{state}"']
+            ),
+            Query(f"sum({select(pool.PENDING)})", "waiting"),
+            Query(f"sum({select(pool.CONNECTIONS_MAX)} < +Inf)", "limit"),
+            colours={**colours.POOL_STATES, "waiting": colours.WAITING},
+            dashed=["waiting"],
+            stacked=True,
+        )
+    )
+    out = ages(
+        Say(
+            "How long has what is out now been out?",
+            "Ages of the connections that are checked out at each moment. A histogram of finished checkouts would never "
+            "show a leak: it is recorded at the return.",
+            "Nothing is checked out",
+            "s",
+        ),
+        Query(f"sum by (le) ({select(pool.HELD, suffix='_bucket')})"),
+    )
+    return Shelf(9, [(full, 12), (out, 12)])
+
+
+def _places() -> Shelf:
+    by = "pool, site"
+    dead = select(pool.HELD_CONNECTIONS, 'owner="dead"')
+    this = link(
+        "This place alone",
+        frame.POOL,
+        pool="${__data.fields.Pool:percentencode}",
+        site="${__data.fields.Place:percentencode}",
+    )
+    overdue = f"sum by ({by}) ({select(pool.OVERDUE)})"
+    # One name for each pool: several would make several rows.
+    names = f"topk by (pool) (1, group by (pool, application_name) ({select(pool.SERVER_CONNECTIONS_MAX)}))"
+    named = f"{overdue} * on (pool) group_left (application_name) {names}"
+    outside = link(
+        "The application as the server sees it",
+        frame.APPLICATION,
+        application="${__data.fields.Application:percentencode}",
+    )
+    code = table(
+        Say(
+            "Which code holds connections too long?",
+            "By the place in the code that checked them out, module:function; the line is in the application's log. Owner "
+            "gone: the thread or task that took it has ended.",
+            "No code has held a connection too long",
+        ),
+        [
+            Query(f"{named} or on ({by}) {overdue}"),
+            Query(f"sum by ({by}) ({select(pool.HELD_CONNECTIONS)}) and on ({by}) {select(pool.OVERDUE)}"),
+            Query(f"sum by ({by}) ({dead}) and on ({by}) {select(pool.OVERDUE)}"),
+            Query(f"sum by ({by}) (increase({select(pool.SUSPECTS)}[$__range]))"),
+            Query(f"sum by ({by}) (increase({select(pool.SUSPECTS_RETURNED)}[$__range]))"),
+        ],
+        [
+            Column("site", "Place", links=(this,)),
+            Column("pool", "Pool"),
+            Column("application_name", "Application", links=(outside,)),
+            Column("A", "Overdue", steps=((None, colours.GOOD), (1, colours.ATTENTION), (3, colours.BAD))),
+            Column("B", "Held"),
+            Column("C", "Owner gone"),
+            Column("D", "Suspected", decimals=0),
+            Column("E", "Returned late", decimals=0),
+        ],
+        "Overdue",
+    )  # fmt: skip
+    since = graph(
+        Say(
+            "Since when?",
+            "Overdue connections by the place in the code, on top of each other.",
+            "No connection is overdue",
+        ),
+        Query(f"topk({_SITES}, sum by (site) ({select(pool.OVERDUE)}))", "{{site}}"),
+        stacked=True,
+    )
+    return Shelf(8, [(code, 12), (since, 12)])
+
+
+def _losses() -> Shelf:
+    holders = graph(
+        Say(
+            "Which code holds connections?",
+            f"Connections held now, overdue or not, by the place in the code; the {_SITES} that hold most.",
+            "Nothing is checked out",
+        ),
+        Query(f"topk({_SITES}, sum by (site) ({select(pool.HELD_CONNECTIONS)}))", "{{site}}"),
+        stacked=True,
+    )
+    collected = graph(
+        Say(
+            "What did the collector return?",
+            "Checkouts per hour that nobody returned and the garbage collector found.",
+            "Nothing",
+            "suffix: /h",
+        ),
+        Query(
+            f"3600 * sum by (pool, site) (rate({select(pool.RETURNED_BY_GC)}[$__rate_interval])) > 0",
+            "{{site}} ({{pool}})",
+        ),
+    )
+    lost = graph(
+        Say(
+            "What does no pool count?",
+            "Open connections outside of their pool: orphaned by dispose(), or detached. They take slots of the server.",
+            "No pool reports",
+        ),
+        Query(f"sum by (pool) ({select(pool.ORPHANED)})", "orphaned ({{pool}})"),
+        Query(f"sum by (pool) ({select(pool.DETACHED)})", "detached ({{pool}})"),
+    )
+    return Shelf(8, [(holders, 8), (collected, 8), (lost, 8)], row="Holders and losses")
+
+
+def _work() -> list[Shelf]:
+    use = select(pool.USE, suffix="_bucket")
+    created = select(pool.CREATE, suffix="_bucket")
+    checkouts = graph(
+        Say("How busy are the pools?", "Checkouts per second.", "No pool reports", "ops"),
+        Query(f"sum by (pool) (rate({select(pool.CHECKOUTS)}[$__rate_interval]))", "{{pool}}"),
+    )
+    times = graph(
+        Say(
+            "How long is a connection held?",
+            "Of those that came back: half were held for less than the median, one in a hundred for longer than the 99th "
+            "percentile.",
+            "No connection came back",
+            "s",
+        ),
+        *(
+            Query(
+                f"histogram_quantile({q}, sum by (le, pool) (rate({use}[$__rate_interval])))", f"{name} ({{{{pool}}}})"
+            )
+            for q, name in ((0.5, "median"), (0.99, "99th percentile"))
+        ),
+    )
+    wait = graph(
+        Say(
+            "How long does a checkout wait?",
+            "Mean time until a connection was handed out, opening new ones included; and the 99th percentile of opening one.",
+            "No checkout",
+            "s",
+        ),
+        Query(
+            f"sum by (pool) (rate({select(pool.WAIT)}[$__rate_interval])) "
+            f"/ (sum by (pool) (rate({select(pool.CHECKOUTS)}[$__rate_interval])) > 0)",
+            "wait ({{pool}})",
+        ),
+        Query(f"histogram_quantile(0.99, sum by (le, pool) (rate({created}[$__rate_interval])))", "opening ({{pool}})"),
+    )
+    churn = graph(
+        Say(
+            "How many are opened and closed?",
+            "Connections per second, opened, and closed by reason. A pool that opens for each checkout is too small or absent.",
+            "No pool reports",
+            "ops",
+        ),
+        Query(f"sum(rate({select(pool.OPENED)}[$__rate_interval]))", "opened"),
+        Query(f"sum by (reason) (rate({select(pool.CLOSED)}[$__rate_interval])) > 0", "closed: {{reason}}"),
+        colours={"opened": colours.USED},
+    )
+    engines = graph(
+        Say(
+            "Do engines pile up?",
+            "Engines alive under each pool's name. Growth means that one is made for each request or task.",
+            "No pool reports",
+        ),
+        Query(f"sum by (pool) ({select(pool.ENGINES)})", "{{pool}}"),
+        steps=True,
+    )
+    reports = graph(
+        Say(
+            "Are the reports complete?",
+            "Processes that report, those of them that hang, and state files that were passed over. Mistakes of pgleak are "
+            "bugs to report.",
+            "No folder is shared",
+        ),
+        Query(f"sum by (application) ({select(merged.REPORTING)})", "{{application}} reporting"),
+        Query(f"sum by (application) ({select(merged.STALE)}) > 0", "{{application}} stale"),
+        Query(f"sum by (reason) ({select(merged.SKIPPED)}) > 0", "files skipped: {{reason}}"),
+        Query(f"sum(increase({select(pool.ERRORS)}[$__rate_interval])) > 0", "mistakes of pgleak"),
+        steps=True,
+    )
+    return [
+        Shelf(8, [(checkouts, 8), (times, 8), (wait, 8)], row="Work"),
+        Shelf(8, [(churn, 8), (engines, 8), (reports, 8)]),
+    ]
+
+
+def _variables() -> list[JSON]:
+    name = pool.CONNECTIONS.name
+    by_pool = '{job=~"$job", pool=~"$pool"}'
+    return [
+        variable("job", "Job", f"label_values({name}, job)", "The Prometheus jobs that scrape the pools."),
+        variable(
+            "pool", "Pool", f'label_values({name}{{job=~"$job"}}, pool)', "The names given to pgleak.instrument()."
+        ),
+        variable(
+            "site",
+            "Place",
+            f"label_values({pool.HELD_CONNECTIONS.name}{by_pool}, site)",
+            "The code that checked a connection out, module:function.",
+        ),
+    ]
+
+
+def board() -> Board:
+    """The dashboard."""
+    started = mark(
+        "Process started",
+        f'1000 * (process_start_time_seconds{{job=~"$job"}} and on (job, instance) {select(pool.PROCESSES)})',
+        "semi-dark-blue",
+        "Process started: {{instance}}",
+    )
+    return Board(
+        frame.POOL,
+        "pgleak / Pool",
+        "SQLAlchemy pools from inside the application: what is out, for how long, and which code took it.",
+        _variables(),
+        [_answers(), _now(), _places(), _losses(), *_work()],
+        [started],
+    )

@@ -1,0 +1,60 @@
+"""PromQL from the catalogue: a selector names a metric and labels that the catalogue knows, or it is not built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pgleak.metrics import Spec
+
+APPLICATION = ("server", "usename", "application_name")
+"""What tells applications apart; databases are added up, for one application may use several."""
+PER_APPLICATION = ", ".join(APPLICATION)
+
+HOUR = 3600
+RATE = "suffix: /h"
+"""Grafana's unit of what is multiplied by :data:`HOUR`; it has none of its own."""
+
+_VARIABLES = {"server": "$server", "pool": "$pool", "site": "$site"}
+_SUFFIXES = {"gaugehistogram": ("_bucket", "_gcount", "_gsum"), "histogram": ("_bucket", "_count", "_sum")}
+
+
+def select(spec: Spec, *matchers: str, suffix: str = "") -> str:
+    """Return a selector with the matchers of the dashboard's variables and further ones (``label="value"``).
+
+    Raises ``ValueError`` for a label or a suffix that the metric does not have.
+    """
+    if suffix not in _SUFFIXES.get(spec.kind, ("",)):
+        raise ValueError(f"{spec.name} is a {spec.kind} and has no {suffix or 'series of its own'}")
+    for matcher in matchers:
+        label = matcher.partition("=")[0].rstrip("!~ ")
+        if label not in spec.labels and not (label == "le" and suffix == "_bucket"):
+            raise ValueError(f"{spec.name} has no label {label}")
+    variables = [f'{name}=~"{_VARIABLES[name]}"' for name in spec.labels if name in _VARIABLES]
+    inside = ", ".join(['job=~"$job"', *variables, *matchers])
+    return f"{spec.name}{suffix}{{{inside}}}"
+
+
+def recorded(name: str, *matchers: str) -> str:
+    """Return a selector of a recording rule, which has the labels of what it is about and no ``job``."""
+    inside = ", ".join(['server=~"$server"', *matchers])
+    return f"{name}{{{inside}}}"
+
+
+def per_application(vector: str) -> str:
+    return f"sum by ({PER_APPLICATION}) ({vector})"
+
+
+def floor(vector: str) -> str:
+    """Return the lowest value of half an hour: load raises the peaks, a leak raises the floor."""
+    return f"min_over_time({vector}[30m:1m])"
+
+
+def growth(vector: str, at: str = "") -> str:
+    """Return how fast a floor rises, per second, over the last six hours."""
+    return f"deriv({floor(vector)}[6h:5m]{at})"
+
+
+def leaders(vector: str, ranking: str, number: int, by: str = PER_APPLICATION) -> str:
+    """Keep the series that rank highest at the end of the range, all the way: lines that do not come and go."""
+    return f"{vector} and on ({by}) topk({number}, {ranking} > 0)"

@@ -1,0 +1,242 @@
+"""The join of server backends with the pools that hold them: pure, one moment at a time.
+
+An application names its server by an address of its own (an alias, a socket, a forwarded port), so addresses prove
+nothing. What proves it is the backend's process id together with its start time, by the clock of this machine: for all
+connections that one process has to one address, the server that shows most of them is the one. Where two servers show
+them equally well, nothing is claimed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+from pgleak.pool.suspects import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from pgleak.pool.reading import Reported
+    from pgleak.pool.snapshot import Backend, Checkout, PoolSnapshot, ProcessIdentity
+    from pgleak.pool.suspects import Verdict
+    from pgleak.postgres.backends import ServerBackend
+
+Holder: TypeAlias = Literal["pooled", "in_use", "overdue", "owner_dead", "orphaned", "unclaimed", "unknown"]
+HOLDERS: tuple[Holder, ...] = ("pooled", "in_use", "overdue", "owner_dead", "orphaned", "unclaimed", "unknown")
+#: Why nobody is named: two reports contradict each other, a report has this pid with another start, the role sees no times.
+Doubt: TypeAlias = Literal["", "ambiguous", "other_start", "hidden"]
+Reason: TypeAlias = Literal["pooler", "not_watched", "ambiguous", "no_pid"]
+REASONS: tuple[Reason, ...] = ("pooler", "not_watched", "ambiguous", "no_pid")
+
+#: The server starts a backend before the login, and the application notes the connection after it: a slow login lies between.
+SLOWEST_LOGIN = 30.0
+#: The other way round it is the imprecision of two clocks that are read one after the other.
+IMPRECISION = 2.0
+#: Two servers in containers that were started together number their backends alike; then it counts which one fits to the moment.
+PROMPT_LOGIN = 0.5
+#: Linux has no greater process id (PID_MAX_LIMIT in include/linux/threads.h). PgBouncer hands out 32 random bits.
+GREATEST_PID = 2**22
+
+
+class Claim(NamedTuple):
+    """One connection that a process reports."""
+
+    process: ProcessIdentity
+    pool: PoolSnapshot
+    backend: Backend
+    holder: Holder
+    checkout: Checkout | None = None
+    verdict: Verdict | None = None
+    silence: float = 0.0  # seconds since the process reported; it hangs when that is long
+
+
+class Held(NamedTuple):
+    """One backend, and who holds it; without a claim nobody that reports does."""
+
+    backend: ServerBackend
+    holder: Holder
+    claim: Claim | None = None
+    doubt: Doubt = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaced:
+    """Connections of one process to one address that are on no server that is watched."""
+
+    process: ProcessIdentity
+    application_name: str
+    address: str
+    connections: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Every backend once, in the order of the servers, and the reports that found none."""
+
+    held: tuple[Held, ...] = ()
+    unplaced: tuple[Unplaced, ...] = ()
+    reported: frozenset[str] = frozenset()  # application names that some process reports
+
+
+class _Score(NamedTuple):
+    """How well one server fits the connections of one process to one address; greater fits better."""
+
+    matches: int = 0
+    databases: int = 0
+    names: int = 0
+    host_and_port: bool = False
+    prompt: int = 0  # matches with a login as fast as logins usually are
+    port: bool = False
+
+
+def join(
+    backends: Sequence[ServerBackend], processes: Iterable[Reported], addresses: Mapping[str, str] | None = None
+) -> Join:
+    """Say of each backend who holds it. ``addresses`` are `host:port` of the servers, by name, as a last resort."""
+    servers: dict[str, dict[int, int]] = {}
+    for index, backend in enumerate(backends):
+        servers.setdefault(backend.server, {})[backend.pid] = index
+    claimed: dict[int, tuple[_Score, Claim]] = {}
+    doubts: dict[int, Doubt] = {}
+    unplaced: list[Unplaced] = []
+    reported: set[str] = set()
+    for address, claims in _by_address(processes):
+        reported.update(claim.pool.application_name for claim in claims)
+        fits = [
+            (_score(claims, backends, pids, address, (addresses or {}).get(server, "")), server)
+            for server, pids in servers.items()
+        ]
+        best = max((fit for fit, _ in fits), default=_Score())
+        places = [servers[server] for fit, server in fits if fit == best]
+        if not best.matches:
+            unplaced.append(_unplaced(claims, address, _why_nowhere(claims)))
+        elif len(places) > 1:
+            unplaced.append(_unplaced(claims, address, "ambiguous"))
+            for pids in places:
+                doubts.update((pids[claim.backend.pid], "ambiguous") for claim in claims if claim.backend.pid in pids)
+        else:
+            _claim(claims, backends, places[0], best, claimed, doubts)
+    held = tuple(_held(index, backend, claimed, doubts) for index, backend in enumerate(backends))
+    return Join(held, tuple(unplaced), frozenset(reported))
+
+
+def claims_of(processes: Iterable[Reported]) -> Iterator[Claim]:
+    """Every connection that the processes report, in use or not."""
+    for reported in processes:
+        snapshot, silence = reported.snapshot, reported.silence
+        process = snapshot.process
+        verdicts = {verdict.checkout.number: verdict for verdict in judge(snapshot)}
+        for pool in snapshot.pools:
+            for backend in pool.idle:
+                yield Claim(process, pool, backend, "pooled", None, None, silence)
+            for backend in pool.orphans:
+                yield Claim(process, pool, backend, "orphaned", None, None, silence)
+            for checkout in pool.checkouts:
+                verdict = verdicts.get(checkout.number)
+                yield Claim(process, pool, checkout.backend, _holder(checkout, verdict), checkout, verdict, silence)
+
+
+def _by_address(processes: Iterable[Reported]) -> Iterator[tuple[str, list[Claim]]]:
+    for reported in processes:
+        groups: dict[str, list[Claim]] = {}
+        for claim in claims_of([reported]):
+            groups.setdefault(_split(claim.backend.server)[0], []).append(claim)
+        yield from groups.items()
+
+
+def _holder(checkout: Checkout, verdict: Verdict | None) -> Holder:
+    if checkout.place == "orphaned":
+        return "orphaned"
+    if verdict is None:
+        return "in_use"
+    return "owner_dead" if verdict.cause == "owner_dead" else "overdue"
+
+
+def _score(
+    claims: list[Claim], backends: Sequence[ServerBackend], pids: Mapping[int, int], address: str, known: str
+) -> _Score:
+    matches = databases = names = prompt = 0
+    for claim in claims:
+        index = pids.get(claim.backend.pid or 0)
+        if index is None:
+            continue
+        backend = backends[index]
+        if _is_same(claim, backend):
+            matches += 1
+            databases += _same_database(claim, backend)
+            names += claim.pool.application_name == backend.application_name
+            prompt += abs(claim.backend.opened - (backend.started or 0)) < PROMPT_LOGIN
+    same_port = bool(known) and known.rpartition(":")[2] == address.rpartition(":")[2]
+    return _Score(matches, databases, names, known == address and bool(known), prompt, same_port)
+
+
+def _is_same(claim: Claim, backend: ServerBackend) -> bool:
+    """Whether the report is about this very backend, and not about one that had its process id before."""
+    if backend.started is None:
+        return False
+    late = claim.backend.opened - backend.started
+    return -IMPRECISION <= late <= SLOWEST_LOGIN and (
+        claim.pool.application_name == backend.application_name or _same_database(claim, backend)
+    )
+
+
+def _same_database(claim: Claim, backend: ServerBackend) -> bool:
+    return _split(claim.backend.server)[1] == backend.datname
+
+
+@lru_cache(maxsize=1000)
+def _split(server: str) -> tuple[str, str]:
+    """The address and the database."""
+    host, _, database = server.rpartition("/")
+    return host, database
+
+
+def _claim(
+    claims: list[Claim],
+    backends: Sequence[ServerBackend],
+    pids: Mapping[int, int],
+    score: _Score,
+    claimed: dict[int, tuple[_Score, Claim]],
+    doubts: dict[int, Doubt],
+) -> None:
+    for claim in claims:
+        index = pids.get(claim.backend.pid or 0)
+        if index is None:
+            continue
+        if not _is_same(claim, backends[index]):
+            doubts.setdefault(index, "other_start")
+            continue
+        before = claimed.get(index)
+        if before is None or _is_inherited(claim) or (score > before[0] and not _is_inherited(before[1])):
+            claimed[index] = score, claim
+        elif score == before[0] and not _is_inherited(before[1]):
+            doubts[index] = "ambiguous"
+
+
+def _is_inherited(claim: Claim) -> bool:
+    """Two processes speak over one connection: the parent that opened it, and the child that must not."""
+    return claim.checkout is not None and claim.checkout.place == "inherited"
+
+
+def _held(
+    index: int, backend: ServerBackend, claimed: Mapping[int, tuple[_Score, Claim]], doubts: Mapping[int, Doubt]
+) -> Held:
+    doubt = doubts.get(index, "")
+    if index in claimed and doubt != "ambiguous":
+        claim = claimed[index][1]
+        return Held(backend, claim.holder, claim)
+    return Held(backend, "unknown", None, doubt or ("hidden" if backend.started is None else ""))
+
+
+def _unplaced(claims: list[Claim], address: str, reason: Reason) -> Unplaced:
+    return Unplaced(claims[0].process, claims[0].pool.application_name, address, len(claims), reason)
+
+
+def _why_nowhere(claims: list[Claim]) -> Reason:
+    pids = [claim.backend.pid for claim in claims if claim.backend.pid is not None]
+    if not pids:
+        return "no_pid"
+    foreign = sum(not 0 < pid <= GREATEST_PID for pid in pids)
+    return "pooler" if 2 * foreign > len(pids) else "not_watched"

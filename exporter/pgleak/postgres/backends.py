@@ -1,0 +1,71 @@
+"""Single connections, from the packed rows of one reading: for those who ask about one and not about a number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from pgleak.postgres.evidence import kinds, newest_sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pgleak.postgres.reader import Reading
+    from pgleak.settings import Thresholds
+
+#: server, database, user, application name as the server has it, client address: what one pool's connections share.
+Origin: TypeAlias = tuple[str, str, str, str, str]
+
+
+class ServerBackend(NamedTuple):
+    """One client connection as the server sees it. Ages in seconds, None where the role may not see them."""
+
+    server: str
+    pid: int
+    started: float | None  # Unix time by the exporter's clock: now less the age, so the server's clock plays no part
+    datname: str
+    usename: str
+    application_name: str  # as the server has it
+    label: str  # the application_name of the metrics: rewritten, capped
+    client_addr: str
+    state: str
+    unused: float | None  # since its state last changed
+    transaction: float | None  # age of the open transaction
+    evidence: str = ""  # why it looks leaked by itself, a kind of `evidence.KINDS`; only where that was asked for
+
+    @property
+    def origin(self) -> Origin:
+        return (self.server, self.datname, self.usename, self.application_name, self.client_addr)
+
+
+def backends(
+    reading: Reading, group_by: Sequence[str], thresholds: Thresholds | None = None
+) -> tuple[ServerBackend, ...]:
+    """Every client connection of the reading; with thresholds, each judged, but for ignored applications."""
+    newest = newest_sessions(reading.packs)
+    column = list(group_by).index("application_name") if "application_name" in group_by else None
+    found = []
+    for pack, (key, ignored) in zip(reading.packs, reading.places, strict=True):
+        datname, usename, name, address, state, sessions, unused, transactions, _ = pack
+        pids = pack.pids
+        label = name if column is None else key[column]
+        evidence = (
+            kinds(pack, newest.get(pack.origin, 0), thresholds) if thresholds and not ignored else [""] * len(pids)
+        )
+        for pid, age, rest, transaction, kind in zip(pids, sessions, unused, transactions, evidence, strict=True):
+            found.append(
+                ServerBackend(
+                    reading.name,
+                    pid,
+                    reading.asked - age / 1000 if age >= 0 else None,
+                    datname,
+                    usename,
+                    name,
+                    label,
+                    address,
+                    state,
+                    rest / 1000 if rest >= 0 else None,
+                    transaction / 1000 if transaction >= 0 else None,
+                    kind,
+                )
+            )
+    return tuple(found)

@@ -1,0 +1,31 @@
+"""What is wrong with a file that a person wrote, and what to do about it; for all files alike."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake: where it stands and what is allowed there."""
+
+    path: str
+    message: str
+    value: str = ""  # what was found, as it may be shown
+    line: int = 0  # 0 where no line can be named
+
+    def __str__(self) -> str:
+        line = f" (line {self.line})" if self.line else ""
+        found = f"; got {self.value}" if self.value else ""
+        return f"{self.path}{line}: {self.message}{found}" if self.path else f"{self.message}{line}{found}"
+
+
+def unknown_key(key: str, keys: Collection[str]) -> str:
+    """Say that a key is not known, with the nearest one that is, or all of them."""
+    near = difflib.get_close_matches(key, keys, n=1)
+    return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; the keys here are {', '.join(keys)}"

@@ -1,0 +1,211 @@
+"""The part of the page that tells who holds what: facts as tables and text, so that no script is needed. Pure."""
+
+from __future__ import annotations
+
+from html import escape
+from itertools import islice
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from pgleak.who.history import SLOTS
+from pgleak.who.report import place
+from pgleak.who.words import counted, duration, notes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from pgleak.pool.snapshot import Frame
+    from pgleak.who.diagnosis import Diagnosis
+    from pgleak.who.history import Key, Overview
+    from pgleak.who.report import Application, Connection, ServerState
+
+SUSPECTS = 20  # of each application, one by one; /connections has all of them
+APPLICATIONS = 300
+_HEIGHT = 24
+_NUMBERS = ("Room left", "Connections", "Suspects")
+_RIGHT = ' class="number"'
+
+STYLE = """
+.bad { color: var(--down); font-weight: 600; } th.number, td.number { text-align: right; white-space: nowrap; }
+svg { width: 9rem; height: 1.5rem; display: block; } polyline { fill: none; stroke: var(--link); stroke-width: 2; }
+meter { width: 8rem; } code, pre { font: .875rem/1.5 ui-monospace, monospace; }
+pre { margin: .25rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+.finding { border-left: .3rem solid var(--down); padding: .1rem 1rem; margin: 1rem 0; }
+dl { display: grid; grid-template-columns: 6rem 1fr; margin: .5rem 0; } dd { margin: 0; overflow-wrap: anywhere; }
+a:focus-visible, summary:focus-visible { outline: .15rem solid var(--link); outline-offset: .15rem; }
+"""
+
+
+def headline(seen: Overview) -> str:
+    """The one thing to know, for the window's title and the top of the page."""
+    leaked = sum(diagnosis.connections for diagnosis in seen.findings.diagnoses)
+    return f"{counted(leaked, 'connection')} leaked" if leaked else "nothing leaks"
+
+
+def sections(seen: Overview) -> str:
+    """What is wrong, room and time left, applications, suspects, and how the watcher is."""
+    parts = [*_findings(seen), *_servers(seen), *_applications(seen), *_suspects(seen), *_watcher(seen)]
+    return "\n".join(parts)
+
+
+def _findings(seen: Overview) -> Iterator[str]:
+    yield f'<h2 id="findings">{escape(headline(seen).capitalize())}</h2>'
+    for diagnosis in islice(seen.findings.diagnoses, SUSPECTS):
+        yield f'<section class="finding"><h3>{_title(diagnosis)}</h3><dl>{"".join(_facts(diagnosis))}</dl></section>'
+    more = len(seen.findings.diagnoses) - SUSPECTS
+    if more > 0:
+        yield f'<p>{more} more: <a href="/connections">/connections</a></p>'
+
+
+def _title(diagnosis: Diagnosis) -> str:
+    name, server = escape(diagnosis.application), escape(diagnosis.server)
+    return f"{name} on {server}: {diagnosis.connections} of {counted(diagnosis.total, 'connection')}"
+
+
+def _facts(diagnosis: Diagnosis) -> Iterator[str]:
+    fast = "" if diagnosis.per_hour is None else f", {diagnosis.per_hour:+.1f} an hour"
+    yield _fact("Since", f"{duration(diagnosis.since)}{fast}")
+    yield _fact("Cause", f"{diagnosis.cause.what} ({diagnosis.cause.sure})")
+    if diagnosis.frames:
+        yield f"<dt>Line</dt><dd>{_stack(diagnosis.frames)}</dd>"
+    else:
+        yield _fact("Line", "not known: no process reports it")
+    yield _fact("Change", diagnosis.cause.change)
+
+
+def _fact(name: str, text: str) -> str:
+    return f"<dt>{name}</dt><dd>{escape(text)}</dd>"
+
+
+def _servers(seen: Overview) -> Iterator[str]:
+    if not seen.report.servers:
+        return
+    full = {outlook.server: outlook.seconds for outlook in seen.findings.outlooks}
+    yield "<h2>Servers</h2>"
+    rows = [_server(server, full.get(server.name), seen) for server in seen.report.servers]
+    yield _table(("Server", "Taken", "Room left", "Time left", "Last 24 h"), rows)
+
+
+def _server(server: ServerState, full: float | None, seen: Overview) -> str:
+    name = f'<th scope="row"><a href="/probe?target={quote(server.name, safe="")}">{escape(server.name)}</a></th>'
+    if server.reason:
+        return f'<tr>{name}<td colspan="4"><span class="bad">down</span>: {escape(server.reason)}</td></tr>'
+    taken = f"{server.used} of {server.usable}"
+    most = max(server.usable, 1)
+    meter = f'<meter min="0" max="{most}" low="{0.7 * most:.0f}" high="{0.9 * most:.0f}" optimum="0" value="{server.used}">{taken}</meter> {taken}'
+    leaks = any(diagnosis.server == server.name for diagnosis in seen.findings.diagnoses)
+    left = "too early to say" if leaks else "nothing leaks"
+    if full is not None:
+        left = f'<span class="bad">{duration(full) if full else "full now"}</span>'
+    room = max(server.usable - server.used, 0)
+    line = _sparkline(seen, (server.name, "", ""))
+    return f'<tr>{name}<td>{meter}</td><td class="number">{room}</td><td>{left}</td><td>{line}</td></tr>'
+
+
+def _applications(seen: Overview) -> Iterator[str]:
+    yield "<h2>Applications</h2>"
+    if not seen.report.applications:
+        yield "<p>No connections.</p>"
+        return
+    rows = [_application(each, seen) for each in seen.report.applications[:APPLICATIONS]]
+    yield _table(("Application", "User", "Server", "Connections", "Suspects", "Last 24 h"), rows)
+    more = len(seen.report.applications) - APPLICATIONS
+    if more > 0:
+        yield f"<p>{more} more without suspects.</p>"
+
+
+def _application(each: Application, seen: Overview) -> str:
+    bad = len(each.suspects) + each.piled
+    suspects = f'<span class="bad">{bad}</span>' if bad else "0"
+    return (
+        f'<tr><th scope="row">{escape(each.name)}</th><td>{escape(each.usename)}</td><td>{escape(each.server)}</td>'
+        f'<td class="number">{len(each.connections)}</td><td class="number">{suspects}</td>'
+        f"<td>{_sparkline(seen, (each.server, each.usename, each.name))}</td></tr>"
+    )
+
+
+def _suspects(seen: Overview) -> Iterator[str]:
+    guilty = [each for each in seen.report.applications if each.suspects]
+    if not guilty:
+        return
+    yield "<h2>Suspects</h2>"
+    for application in guilty:
+        yield f"<h3>{escape(application.name)} on {escape(application.server)}</h3>"
+        rows = [_suspect(each) for each in application.suspects[:SUSPECTS]]
+        yield _table(("Process id", "State", "Age", "Unused", "Holder", "Where"), rows)
+        more = len(application.suspects) - SUSPECTS
+        if more > 0:
+            yield f'<p>{more} more: <a href="/connections">/connections</a></p>'
+
+
+def _suspect(each: Connection) -> str:
+    age = "" if each.age is None else duration(each.age)
+    unused = "" if each.unused is None else duration(each.unused)
+    pid = "" if each.pid is None else str(each.pid)
+    return (
+        f'<tr><th scope="row">{pid}</th><td>{escape(each.state)}</td><td>{age}</td><td>{unused}</td>'
+        f"<td>{escape(each.holder.replace('_', ' '))}</td><td>{''.join(_where(each))}</td></tr>"
+    )
+
+
+def _where(each: Connection) -> Iterator[str]:
+    held = each.checkout
+    if held is None:
+        yield escape(each.evidence.replace("_", " "))
+    else:
+        yield _stack(held.frames) if held.frames else escape(held.site)
+        owner = f"{held.owner.kind} {held.owner.name} ({held.owner.state}), for {duration(held.age)}"
+        yield f"<div>{escape(owner)}</div>"
+        if held.standing:
+            yield f"<div>stands at <code>{_frame(held.standing[0])}</code></div>"
+    if each.end:
+        yield f"<div><code>{escape(each.end)}</code></div>"
+
+
+def _stack(frames: Sequence[Frame]) -> str:
+    first, *callers = frames
+    if not callers:
+        return f"<code>{_frame(first)}</code>"
+    called = "\n".join(_frame(frame) for frame in callers)
+    return f"<details><summary><code>{_frame(first)}</code></summary><pre>called from\n{called}</pre></details>"
+
+
+def _frame(frame: Frame) -> str:
+    return escape(f"{place(frame)} in {frame.site}")
+
+
+def _watcher(seen: Overview) -> Iterator[str]:
+    found = list(notes(seen.report))
+    watch = seen.report.watch
+    yield "<h2>The watcher</h2>"
+    if watch is not None:
+        yield f"<p>{counted(watch.processes, 'process')} reporting, {watch.stale} of them hanging.</p>"
+    if found:
+        yield "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in found) + "</ul>"
+    elif watch is None:
+        yield "<p>No folder of state files is read (pool_dir), so lines of code are not known.</p>"
+
+
+def _sparkline(seen: Overview, key: Key) -> str:
+    """The floor of each ten minutes; what the line shows is told in words, too."""
+    first = seen.slot - SLOTS
+    slots = {slot - first: count for slot, count in seen.series.get(key, {}).items() if slot > first}
+    if len(slots) < 2:
+        return '<span class="soft">too early</span>'
+    counts = list(slots.values())
+    most = max(*counts, 1)
+    line = " ".join([f"{x},{_HEIGHT - 1 - (_HEIGHT - 2) * count // most}" for x, count in slots.items()])
+    told = f"from {counts[0]} to {counts[-1]}, between {min(counts)} and {max(counts)}"
+    return (
+        f'<svg viewBox="0 0 {SLOTS} {_HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{told}">'
+        f'<title>{told}</title><polyline points="{line}"/></svg>'
+    )
+
+
+def _table(head: Iterable[str], rows: Iterable[str]) -> str:
+    columns = "".join(f'<th scope="col"{_RIGHT if name in _NUMBERS else ""}>{name}</th>' for name in head)
+    return (
+        f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>\n'
+        + "\n".join(rows)
+        + "\n</tbody></table></div>"
+    )

@@ -1,0 +1,1 @@
+"""Which connections are held, by which line of which process: for a person, now."""

@@ -1,0 +1,163 @@
+"""The table of causes: what each kind of evidence means, what to change, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from pgleak.pool.snapshot import Checkout, Frame
+    from pgleak.who.report import Connection
+
+#: `certain`: the fault itself was seen; `likely`: its traces were; `possible`: seen from outside alone.
+Sure: TypeAlias = Literal["certain", "likely", "possible"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One way to leak connections."""
+
+    key: str
+    what: str  # reads after "cause:"
+    change: str
+    sure: Sure
+
+
+CAUSES: dict[str, Cause] = {
+    cause.key: cause
+    for cause in (
+        Cause(
+            "used_across_fork",
+            "a forked worker uses the connection that its parent opened: two processes speak over one socket",
+            "call engine.dispose(close=False) in the worker right after the fork, or make the engine there",
+            "certain",
+        ),
+        Cause(
+            "detached",
+            "it was detached from its pool, and who detached it has not closed it",
+            "close it where it was detached, in a finally block or a with block; or do not detach it",
+            "certain",
+        ),
+        Cause(
+            "disposed_while_out",
+            "engine.dispose() came while it was out: no pool will ever close it",
+            "dispose when nothing is out, as at shutdown; whoever holds it must close it",
+            "certain",
+        ),
+        Cause(
+            "task_ended",
+            "the task that took it has ended (cancelled, perhaps) and did not give it back",
+            "take it with `async with`, so that a cancelled task closes it on its way out",
+            "certain",
+        ),
+        Cause(
+            "thread_ended",
+            "the thread that took it has ended and did not give it back",
+            "take it with `with`, or call Session.remove() in a finally block as the thread's last act",
+            "certain",
+        ),
+        Cause(
+            "engine_per_call",
+            "one place makes an engine per call; each keeps a connection open that it used once",
+            "make one engine per process and share it, or call dispose() on each when it is done",
+            "certain",
+        ),
+        Cause(
+            "expected_hold_exceeded",
+            "it is held for longer than its expected_hold block allows",
+            "look at what it waits for, or raise max_seconds",
+            "certain",
+        ),
+        Cause(
+            "kept_between_turns",
+            "the loop that took it went on to the next turn without giving it back",
+            "give it back on every path, at best `with Session() as session:` inside the loop; mind `continue` and `except`",
+            "likely",
+        ),
+        Cause(
+            "held_while_working",
+            "the code that took it is still at work and holds it meanwhile",
+            "give it back before long work, waiting and calls elsewhere, and take it again afterwards",
+            "likely",
+        ),
+        Cause(
+            "session_left_open",
+            "the session outlived the request or call that opened it; its thread or task does something else",
+            "close the session when the request ends, errors and streamed answers included: a with block, or remove() in a teardown",
+            "likely",
+        ),
+        Cause(
+            "function_left_it_open",
+            "the function that took it has ended without closing it: an exception, or an early return",
+            "take it with `with engine.connect() as connection:`; keep no exception with its traceback",
+            "likely",
+        ),
+        Cause(
+            "outside_pools",
+            "no process of the application knows it, although all of them report",
+            "look for connections opened without SQLAlchemy, for engines that are not watched, and for processes that lost their host",
+            "likely",
+        ),
+        Cause(
+            "stuck_in_transaction",
+            "its transaction stays open: a session that is never closed, as seen from the server",
+            "close or roll back each session; pgleak inside the application names the line",
+            "possible",
+        ),
+        Cause(
+            "never_reused",
+            "it was used once and never again: an engine or a pool per call, as seen from the server",
+            "share one engine per process; pgleak inside the application names the line",
+            "possible",
+        ),
+        Cause(
+            "passed_over",
+            "its pool opened a younger connection although this one lay idle: it is not free, as seen from the server",
+            "look for connections that are taken and not given back; pgleak inside the application names the line",
+            "possible",
+        ),
+    )
+}
+"""By key."""
+
+
+def cause_of(connection: Connection) -> Cause | None:
+    """The cause that fits what is known of a connection; None when it does not look leaked."""
+    if not connection.is_suspect:
+        return None
+    if connection.holder == "unclaimed":
+        return CAUSES["outside_pools"]
+    if connection.holder == "orphaned":
+        return CAUSES["disposed_while_out"]
+    checkout = connection.checkout
+    if checkout is None:
+        return CAUSES[connection.evidence]
+    if connection.cause == "inherited":
+        return CAUSES["used_across_fork"]
+    if connection.cause == "detached":
+        return CAUSES["detached"]
+    if connection.cause == "owner_dead":
+        return CAUSES["task_ended" if checkout.owner.kind == "task" else "thread_ended"]
+    return CAUSES[_why_overdue(checkout)]
+
+
+def _why_overdue(checkout: Checkout) -> str:
+    """The owner lives: where it stands now, beside the place where it took the connection, tells what it is doing."""
+    if checkout.expected is not None:
+        return "expected_hold_exceeded"
+    common = _innermost_common(checkout)
+    if common is not None and common[0] == 0:  # the very function that took it still runs
+        _, taken, stands = common
+        return "kept_between_turns" if stands.line < taken.line else "held_while_working"
+    if checkout.kind == "connection":
+        return "function_left_it_open"
+    return "session_left_open" if common is None else "held_while_working"
+
+
+def _innermost_common(checkout: Checkout) -> tuple[int, Frame, Frame] | None:
+    """The innermost function of the checkout's stack that still runs: its depth, its line then, its line now."""
+    now = {(frame.file, frame.function): frame for frame in reversed(checkout.standing)}
+    for depth, frame in enumerate(checkout.frames):
+        if (frame.file, frame.function) in now:
+            return depth, frame, now[frame.file, frame.function]
+    return None

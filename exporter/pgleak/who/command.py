@@ -1,0 +1,80 @@
+"""`pgleak who`: looks again and again, or once, and shows what is held by whom."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pgleak.exporter import Exporter
+from pgleak.holders.coverage import Coverage
+from pgleak.who.diagnosis import diagnose
+from pgleak.who.plain import plain
+from pgleak.who.screen import Screen
+from pgleak.who.table import WIDTH, table
+from pgleak.who.words import tell
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from pgleak.settings import Settings
+    from pgleak.who.report import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for on the command line."""
+
+    once: bool = False
+    as_json: bool = False
+    in_words: bool = False
+    everything: bool = False
+    interval: float = 2.0
+
+
+def run(settings: Settings, options: Options, stream: TextIO) -> int:
+    """Show it. Returns the exit code: 1 when nothing could be read at all."""
+    # What goes wrong is said in the report; a log line would tear the table apart.
+    logging.getLogger("pgleak").addHandler(logging.NullHandler())
+    logging.getLogger("pgleak").propagate = False
+    screen = Screen(stream)
+    once = options.once or options.as_json or not screen.is_live
+    # With one look there is no second one to confirm what the first one found.
+    coverage = Coverage(settings.reporting_applications, patience=0) if once else None
+    exporter = Exporter(settings, coverage=coverage)
+    try:
+        while True:
+            seen = exporter.report(time.monotonic() + settings.timeouts.scrape)
+            if once:
+                _say(seen, options, screen, stream)
+                return _code(seen)
+            screen.draw(_lines(seen, options))
+            threading.Event().wait(options.interval)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        exporter.close()
+
+
+def _say(seen: Report, options: Options, screen: Screen, stream: TextIO) -> None:
+    if options.as_json:
+        json.dump(plain(seen, diagnose(seen)), stream, indent=2)
+        stream.write("\n")
+    else:
+        screen.say(_lines(seen, options))
+
+
+def _lines(seen: Report, options: Options) -> list[str]:
+    findings = diagnose(seen)
+    if options.in_words:
+        return tell(seen, findings, WIDTH)
+    return table(seen, findings, everything=options.everything)
+
+
+def _code(seen: Report) -> int:
+    """A server that is down is a finding, as long as another can be read."""
+    read = any(not server.reason for server in seen.servers) or (seen.watch is not None and not seen.watch.problem)
+    return 0 if read else 1

@@ -1,0 +1,120 @@
+"""From what is known to what is wrong: which application leaks, since when, how fast, by which cause, at which line. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pgleak.who.causes import CAUSES, Cause, cause_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pgleak.pool.snapshot import Checkout, Frame
+    from pgleak.who.report import Application, Connection, Report
+
+_TOO_EARLY = 60.0  # seconds; a pace out of less is noise
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One cause at one place in one application."""
+
+    server: str
+    application: str
+    usename: str
+    cause: Cause
+    connections: int  # leaked by it
+    total: int  # that the application has
+    since: float  # seconds ago that the oldest of them began
+    per_hour: float | None  # so many more each hour on average; None when it is too early to say
+    frames: tuple[Frame, ...] = ()  # the place that took them, the innermost first; () where nobody inside reports
+    example: Checkout | None = None  # the longest held of them
+    hung: bool = False  # the process that holds them has stopped reporting
+
+    @property
+    def site(self) -> str:
+        return self.frames[0].site if self.frames else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """When a server will be full if nobody acts."""
+
+    server: str
+    used: int
+    usable: int
+    per_hour: float  # leaked connections
+    seconds: float  # until it is full; 0 when it is
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The whole diagnosis; without diagnoses nothing leaks as far as can be seen."""
+
+    diagnoses: tuple[Diagnosis, ...]  # the largest first
+    outlooks: tuple[Outlook, ...]  # of the servers that fill up
+
+
+def diagnose(report: Report) -> Findings:
+    """Judge a report."""
+    found = [diagnosis for application in report.applications for diagnosis in _of_application(application)]
+    found.sort(key=lambda each: (-each.connections, -each.since))
+    return Findings(tuple(found), tuple(_outlooks(report, found)))
+
+
+def pace(count: int, since: float) -> float | None:
+    """Connections per hour, on average since the first; None when it is too early to say."""
+    return count / since * 3600 if count > 1 and since >= _TOO_EARLY else None
+
+
+def _of_application(application: Application) -> Iterable[Diagnosis]:
+    groups: dict[tuple[str, str], list[Connection]] = {}
+    for connection in application.suspects:
+        cause = cause_of(connection)
+        if cause is not None:
+            site = connection.checkout.site if connection.checkout is not None else ""
+            groups.setdefault((cause.key, site), []).append(connection)
+    for (key, _), members in groups.items():
+        oldest = max(members, key=lambda each: each.since or 0)
+        since = oldest.since or 0
+        yield _diagnosis(
+            application, CAUSES[key], len(members), since, oldest.frames, oldest.checkout, hung=oldest.silence > 10
+        )
+    for heap in application.heaps:
+        yield _diagnosis(
+            application, CAUSES["engine_per_call"], heap.made.unused, heap.since, heap.made.frames, None, hung=False
+        )
+
+
+def _diagnosis(
+    application: Application,
+    cause: Cause,
+    count: int,
+    since: float,
+    frames: tuple[Frame, ...],
+    example: Checkout | None,
+    *,
+    hung: bool,
+) -> Diagnosis:
+    return Diagnosis(
+        application.server,
+        application.name,
+        application.usename,
+        cause,
+        count,
+        len(application.connections),
+        since,
+        pace(count, since),
+        frames,
+        example,
+        hung,
+    )
+
+
+def _outlooks(report: Report, found: list[Diagnosis]) -> Iterable[Outlook]:
+    for server in report.servers:
+        per_hour = sum(each.per_hour or 0 for each in found if each.server == server.name)
+        if per_hour and server.usable:
+            room = max(server.usable - server.used, 0)
+            yield Outlook(server.name, server.used, server.usable, per_hour, room / per_hour * 3600)

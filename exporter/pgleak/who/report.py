@@ -1,0 +1,281 @@
+"""What is known of every connection at one moment: plain data, made of one look at servers and processes. Pure.
+
+Ages and durations are in seconds. Nothing here is secret: there is no query, no password, no connection string.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from pgleak.holders.join import claims_of
+from pgleak.pool.suspects import piled_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pgleak.holders.join import Claim, Doubt, Held, Holder, Join
+    from pgleak.pool.reading import Reading as Folder
+    from pgleak.pool.snapshot import Checkout, EngineSite, Frame, PoolSnapshot, ProcessIdentity
+    from pgleak.pool.suspects import Cause
+    from pgleak.postgres.backends import ServerBackend
+    from pgleak.postgres.reader import Reading
+
+#: Holders that somebody has to do something about.
+BAD_HOLDERS: frozenset[Holder] = frozenset({"overdue", "owner_dead", "orphaned", "unclaimed"})
+
+
+class Connection(NamedTuple):  # thousands are made at once, five times faster than of a frozen dataclass
+    """One connection, as far as each side knows it; what a side does not know is empty, None or "unknown"."""
+
+    server: str
+    pid: int | None
+    datname: str
+    usename: str
+    application_name: str
+    client_addr: str
+    state: str  # of the server; "" when no server was asked
+    age: float | None
+    unused: float | None  # since its state last changed
+    transaction: float | None
+    evidence: str  # why the server's view alone takes it for leaked; "" when it does not
+    holder: Holder
+    doubt: Doubt = ""
+    process: ProcessIdentity | None = None
+    pool: str = ""
+    checkout: Checkout | None = None
+    cause: Cause | None = None  # why the pool's view takes it for leaked
+    limit: float = 0.0  # how long it might have been held
+    silence: float = 0.0  # since its process reported
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it looks leaked. Where its process reports, that knows better than a look from outside."""
+        if self.holder == "orphaned" and self.checkout is not None:
+            return self.cause is not None  # its holder may still be about to close it
+        if self.process is not None or self.holder == "unclaimed":
+            return self.holder in BAD_HOLDERS
+        return bool(self.evidence)
+
+    @property
+    def since(self) -> float | None:
+        """For how long it has been leaked, if it is: since it was taken, or else used last."""
+        if self.checkout is not None:
+            return self.checkout.age
+        if self.evidence == "stuck_in_transaction":
+            return self.transaction
+        return self.unused if self.unused is not None else self.age
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        return self.checkout.frames if self.checkout is not None else ()
+
+    @property
+    def end(self) -> str:
+        """The SQL that ends it, for a person to run; "" where the process id is not the server's."""
+        return f"select pg_terminate_backend({self.pid});" if self.pid is not None and self.state else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Heap:
+    """Engines that one place makes over and over, and since when their connections stand open."""
+
+    pool: str
+    made: EngineSite
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """The connections of one application on one server, the worst first."""
+
+    server: str
+    usename: str
+    name: str
+    connections: tuple[Connection, ...]
+    heaps: tuple[Heap, ...] = ()
+    processes: int = 0  # that report and belong to it
+    waiting: int = 0  # requests that wait for a connection of its pools
+    timeouts: int = 0  # requests that waited in vain, since the processes began
+    connections_max: float = 0.0  # all its pools together
+
+    @property
+    def suspects(self) -> tuple[Connection, ...]:
+        return tuple(each for each in self.connections if each.is_suspect)
+
+    @property
+    def piled(self) -> int:
+        return sum(heap.made.unused for heap in self.heaps)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """One server that is watched."""
+
+    name: str
+    address: str
+    reason: str = ""  # why it could not be read; "" when it could
+    used: int = 0
+    usable: int = 0
+    visible: bool = True  # whether the role may see other roles' states
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How the folder of state files is; None in a report when there is none."""
+
+    processes: int
+    stale: int
+    skipped: Mapping[str, int]
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything, the worst application first."""
+
+    at: float  # Unix time
+    servers: tuple[ServerState, ...]
+    applications: tuple[Application, ...]
+    watch: Watch | None
+    unmatched: Mapping[
+        tuple[str, str, str], int
+    ]  # connections by application, address and reason: on no watched server
+
+    def server(self, name: str) -> ServerState | None:
+        return next((each for each in self.servers if each.name == name), None)
+
+
+def report(
+    at: float, readings: Sequence[Reading], addresses: Mapping[str, str], folder: Folder | None, join: Join
+) -> Report:
+    """Put one look together; with no server, from the processes alone."""
+    if readings:
+        connections = [_of_backend(held, at) for held in join.held]
+    else:
+        connections = [_of_claim(claim, at) for claim in claims_of(folder.processes if folder else ())]
+    groups: dict[tuple[str, str, str], list[Connection]] = {}
+    for each in connections:
+        groups.setdefault((each.server, each.usename, each.application_name), []).append(each)
+    pools = _pools(folder)
+    heaps = _heaps(folder, at)
+    raw_names = {
+        (held.backend.server, held.backend.usename, held.backend.label): held.backend.application_name
+        for held in join.held
+    }
+    claimed = {(each.server, each.usename, each.application_name) for each in connections if each.process is not None}
+    applications = [
+        _application(key, group, pools.get(name, []), heaps.get(name, ()) if key in claimed else ())
+        for key, group in groups.items()
+        for name in [raw_names.get(key, key[2])]
+    ]
+    unmatched: dict[tuple[str, str, str], int] = {}
+    for lost in join.unplaced if readings else ():
+        place = lost.application_name, lost.address, lost.reason
+        unmatched[place] = unmatched.get(place, 0) + lost.connections
+    return Report(
+        at,
+        tuple(_server(reading, addresses.get(reading.name, "")) for reading in readings),
+        tuple(sorted(applications, key=_badness)),
+        _watch(folder) if folder is not None else None,
+        unmatched,
+    )
+
+
+def _badness(application: Application) -> tuple[int, int, str, str]:
+    bad = len(application.suspects) + application.piled
+    return (-bad, -len(application.connections), application.server, application.name)
+
+
+def _application(
+    key: tuple[str, str, str],
+    connections: Iterable[Connection],
+    pools: Sequence[tuple[ProcessIdentity, PoolSnapshot]],
+    heaps: tuple[Heap, ...],
+) -> Application:
+    worst_first = sorted(connections, key=lambda each: (not each.is_suspect, -(each.since or 0), each.pid or 0))
+    return Application(
+        *key,
+        tuple(worst_first),
+        heaps,
+        processes=len({process for process, _ in pools}),
+        waiting=sum(pool.pending for _, pool in pools),
+        timeouts=sum(pool.counters.timeouts for _, pool in pools),
+        connections_max=sum(pool.connections_max for _, pool in pools),
+    )
+
+
+def _of_backend(held: Held, at: float) -> Connection:
+    backend: ServerBackend = held.backend
+    known = Connection(
+        backend.server,
+        backend.pid,
+        backend.datname,
+        backend.usename,
+        backend.label,
+        backend.client_addr,
+        backend.state,
+        max(at - backend.started, 0.0) if backend.started is not None else None,
+        backend.unused,
+        backend.transaction,
+        backend.evidence,
+        held.holder,
+        held.doubt,
+    )
+    return known if held.claim is None else _with_claim(known, held.claim)
+
+
+def _of_claim(claim: Claim, at: float) -> Connection:
+    address, _, database = claim.backend.server.rpartition("/")
+    age = max(at - claim.backend.opened, 0.0)
+    name = claim.pool.application_name
+    return _with_claim(
+        Connection(address, claim.backend.pid, database, "", name, "", "", age, None, None, "", claim.holder), claim
+    )
+
+
+def _with_claim(known: Connection, claim: Claim) -> Connection:
+    verdict = claim.verdict
+    return known._replace(
+        process=claim.process,
+        pool=claim.pool.name,
+        checkout=claim.checkout,
+        cause=verdict.cause if verdict is not None else None,
+        limit=verdict.limit if verdict is not None else 0.0,
+        silence=claim.silence,
+    )
+
+
+def _pools(folder: Folder | None) -> dict[str, list[tuple[ProcessIdentity, PoolSnapshot]]]:
+    found: dict[str, list[tuple[ProcessIdentity, PoolSnapshot]]] = {}
+    for each in folder.processes if folder else ():
+        for pool in each.snapshot.pools:
+            found.setdefault(pool.application_name, []).append((each.snapshot.process, pool))
+    return found
+
+
+def _heaps(folder: Folder | None, at: float) -> dict[str, tuple[Heap, ...]]:
+    found: dict[str, list[Heap]] = {}
+    for each in folder.processes if folder else ():
+        pools = {pool.name: pool for pool in each.snapshot.pools}
+        for pile in piled_up(each.snapshot):
+            pool = pools[pile.pool]
+            oldest = min((backend.opened for backend in pool.idle), default=at)
+            found.setdefault(pool.application_name, []).append(Heap(pile.pool, pile.made, max(at - oldest, 0.0)))
+    return {name: tuple(heaps) for name, heaps in found.items()}
+
+
+def _server(reading: Reading, address: str) -> ServerState:
+    if reading.server is None:
+        return ServerState(reading.name, address, f"{reading.reason}: {reading.detail}")
+    return ServerState(reading.name, address, "", reading.used, reading.server.usable, reading.server.stats_visible)
+
+
+def _watch(folder: Folder) -> Watch:
+    stale = sum(each.stale for each in folder.processes)
+    return Watch(len(folder.processes), stale, dict(folder.skipped), folder.problem)
+
+
+def place(frame: Frame) -> str:
+    """`file:line`, the file without its folders."""
+    return f"{frame.file.rpartition('/')[2]}:{frame.line}"

@@ -1,0 +1,151 @@
+"""A report as a table for a terminal: pure, 80 columns, plain text; a line that begins with ``!`` is about a suspect."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from pgleak.holders.join import HOLDERS
+from pgleak.who.report import place
+from pgleak.who.words import counted, duration, notes, printable, wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgleak.who.diagnosis import Diagnosis, Findings
+    from pgleak.who.report import Application, Connection, Report, ServerState
+
+WIDTH = 80
+SUSPECTS = 10  # of each application in full, unless all are asked for
+_BAR = 16
+_INDENT = " " * 10
+_STATES = {
+    "idle in transaction": "idle tx",
+    "idle in transaction (aborted)": "aborted tx",
+    "fastpath function call": "fastpath",
+    "(hidden)": "hidden",
+    "": "-",
+}
+
+
+def table(report: Report, findings: Findings, *, everything: bool = False, width: int = WIDTH) -> list[str]:
+    """The whole screen, the culprit on top."""
+    lines = [_head(report)]
+    full = {outlook.server: outlook.seconds for outlook in findings.outlooks}
+    lines += [_server(server, full.get(server.name)) for server in report.servers]
+    for application in report.applications:
+        lines += ["", *_application(application, findings, everything=everything)]
+    if not report.applications:
+        lines += ["", "  no connections"]
+    noted = [line for note in notes(report) for line in wrapped(f"  Note: {note}", width, "  ")]
+    return [_fitted(line, width) for line in [*lines, *([""] if noted else []), *noted]]
+
+
+def _head(report: Report) -> str:
+    suspects = sum(len(each.suspects) + each.piled for each in report.applications)
+    reporting = f", {counted(report.watch.processes, 'process')} reporting" if report.watch is not None else ""
+    found = f"{counted(suspects, 'suspect connection')}" if suspects else "nothing looks leaked"
+    return f"pgleak who  {time.strftime('%H:%M:%S', time.localtime(report.at))}  {found}{reporting}"
+
+
+def _server(server: ServerState, full: float | None) -> str:
+    if server.reason:
+        return f"! {server.name:<16.16} cannot be read: {server.reason}"
+    filled = min(_BAR, round(_BAR * server.used / server.usable)) if server.usable else 0
+    outlook = "" if full is None else "  full now" if not full else f"  full in {duration(full)}"
+    mark = " " if full is None else "!"
+    bar = "#" * filled + "." * (_BAR - filled)
+    return f"{mark} {server.name:<16.16} {server.used:>5} of {server.usable} usable [{bar}]{outlook}"
+
+
+def _application(application: Application, findings: Findings, *, everything: bool) -> Iterator[str]:
+    bad = len(application.suspects) + application.piled
+    user = f"{application.usename}@" if application.usename else ""
+    counts = counted(len(application.connections), "connection") + (f", {bad} suspect" if bad else "")
+    yield f"{'!' if bad else ' '} {application.name}  ({user}{application.server})  {counts}"
+    for diagnosis in findings.diagnoses:
+        if (diagnosis.server, diagnosis.usename, diagnosis.application) == (
+            application.server,
+            application.usename,
+            application.name,
+        ):
+            yield _diagnosis(diagnosis)
+    shown = application.connections if everything else application.suspects[:SUSPECTS]
+    if shown:
+        yield f"  {'PID':<8}{'STATE':<11}{'AGE':<7}{'UNUSED':<7}{'HOLDER':<11}WHERE"
+    for connection in shown:
+        yield from _connection(connection)
+    rest = application.connections[len(shown) :]
+    if rest:
+        holders = Counter(each.holder for each in rest)
+        told = ", ".join(f"{holders[holder]} {_word(holder)}" for holder in HOLDERS if holders[holder])
+        yield f"  {'and ' if shown else ''}{len(rest)} {'more' if shown else 'in all'}: {told}"
+
+
+def _diagnosis(diagnosis: Diagnosis) -> str:
+    pace = "" if diagnosis.per_hour is None else f", {diagnosis.per_hour:+.1f}/h"
+    line = f" {place(diagnosis.frames[0])}" if diagnosis.frames else ""
+    return f"!   {diagnosis.connections}x{line} since {duration(diagnosis.since)}{pace}: {diagnosis.cause.key}"
+
+
+def _connection(connection: Connection) -> Iterator[str]:
+    row = (
+        f"{connection.pid if connection.pid is not None else '?':<8}"
+        f"{_STATES.get(connection.state, connection.state):<11.10}"
+        f"{_short(connection.age):<7}{_short(connection.unused):<7}{_word(connection.holder):<11}{_where(connection)}"
+    )
+    yield f"{'!' if connection.is_suspect else ' '} {row}"
+    if connection.is_suspect:
+        owner = _owner(connection)
+        if owner:
+            yield from wrapped(f"{_INDENT}{owner}", WIDTH, _INDENT)
+        if connection.end:
+            yield f"{_INDENT}{connection.end}"
+
+
+def _where(connection: Connection) -> str:
+    if connection.frames:
+        frame = connection.frames[0]
+        return f"{place(frame)} {frame.function}"
+    if connection.checkout is not None:
+        return connection.checkout.site
+    return connection.evidence.replace("_", " ") if connection.process is None else f"pool {connection.pool}"
+
+
+def _owner(connection: Connection) -> str:
+    held = connection.checkout
+    if held is None:
+        return f"from {connection.client_addr}" if connection.client_addr else ""
+    told = f"held {duration(held.age)} by {held.owner.kind} {held.owner.name!r}"
+    if held.owner.state == "dead":
+        told += " (ended)"
+    elif held.standing:
+        told += f", now at {place(held.standing[0])} {held.standing[0].function}"
+    if connection.process is not None:
+        told += f", process {connection.process.pid}"
+    return told
+
+
+def _word(holder: str) -> str:
+    return holder.replace("_", " ")
+
+
+def _short(seconds: float | None) -> str:
+    """At most six characters: 41s, 7m, 2h40m, 3d4h, 12d."""
+    if seconds is None:
+        return "-"
+    minutes = int(seconds // 60)
+    if seconds < 90:
+        return f"{max(seconds, 0):.0f}s"
+    if minutes < 100:
+        return f"{minutes}m"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours}h{minutes}m" if minutes else f"{hours}h"
+    return f"{hours // 24}d{hours % 24}h" if hours < 240 else f"{hours // 24}d"
+
+
+def _fitted(line: str, width: int) -> str:
+    line = printable(line.rstrip())
+    return line if len(line) <= width else f"{line[: width - 3]}..."

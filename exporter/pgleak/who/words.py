@@ -1,0 +1,165 @@
+"""A diagnosis in words, for a person who has to act now: pure, text only, at most as wide as asked."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+import time
+from typing import TYPE_CHECKING
+
+from pgleak.who.report import place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgleak.pool.snapshot import Frame
+    from pgleak.who.diagnosis import Diagnosis, Findings
+    from pgleak.who.report import Application, Report
+
+_SURE = {
+    "certain": "certain: this was seen",
+    "likely": "likely: its traces were seen",
+    "possible": "possible: seen from the server alone",
+}
+_UNMATCHED = {
+    "pooler": "have process ids that are none: a pooler such as PgBouncer is in between, so nobody can say who holds what",
+    "not_watched": "are on no server that is watched and could be read, or just closed",
+    "ambiguous": "fit two servers equally well, so none was chosen",
+    "no_pid": "cannot be found on the server: the driver does not tell their process ids",
+}
+
+
+def tell(report: Report, findings: Findings, width: int = 80) -> list[str]:
+    """Say what is wrong, or that nothing is."""
+    lines: list[str] = []
+    for diagnosis in findings.diagnoses:
+        lines += [*_one(diagnosis, report, findings, width), ""]
+    if not findings.diagnoses:
+        lines += [*wrapped("Nothing leaks." + _seen(report), width), ""]
+    for note in notes(report):
+        lines += wrapped(f"Note: {note}", width, "  ")
+    while lines and not lines[-1]:
+        lines.pop()
+    return [printable(line) for line in lines]
+
+
+def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -> Iterator[str]:
+    heading = (
+        f"{diagnosis.application} leaks on {diagnosis.server}: "
+        f"{diagnosis.connections} of its {counted(diagnosis.total, 'connection')} "
+        f"{'does' if diagnosis.connections == 1 else 'do'} not come back."
+    )
+    yield from wrapped(heading, width)
+    began = time.strftime("%Y-%m-%d %H:%M", time.localtime(report.at - diagnosis.since))
+    how_fast = "too early to say how fast" if diagnosis.per_hour is None else f"{diagnosis.per_hour:+.1f} an hour"
+    yield from _field("since", f"{began} ({duration(diagnosis.since)} ago), {how_fast}", width)
+    for outlook in findings.outlooks:
+        if outlook.server == diagnosis.server:
+            when = "full now" if not outlook.seconds else f"full in {duration(outlook.seconds)} if nobody acts"
+            yield from _field("server", f"{outlook.used} of {outlook.usable} usable connections taken, {when}", width)
+    yield from _field("cause", f"{diagnosis.cause.what} ({_SURE[diagnosis.cause.sure]})", width)
+    if diagnosis.frames:
+        yield from _field("line", " < ".join(_frame(frame) for frame in diagnosis.frames), width)
+    else:
+        yield from _field("line", "not known: no process reports it (PGLEAK_DIR, --pool-dir)", width)
+    held = diagnosis.example
+    if held is not None:
+        owner = f"{held.owner.kind} {held.owner.name!r}"
+        if held.owner.state == "dead":
+            yield from _field("owner", f"{owner} has ended", width)
+        else:
+            stands = f" and stands at {_frame(held.standing[0])}" if held.standing else ""
+            yield from _field("owner", f"{owner} lives{stands}", width)
+        if held.context:
+            yield from _field("serving", held.context, width)
+    if diagnosis.hung:
+        yield from _field("process", "hangs: it has stopped reporting", width)
+    yield from _field("change", diagnosis.cause.change, width)
+
+
+def notes(report: Report) -> Iterator[str]:
+    """What is worth knowing beside leaks: what could not be seen, and pools that do not fit."""
+    for server in report.servers:
+        if server.reason:
+            yield f"{server.name} could not be read: {server.reason}"
+        elif not server.visible:
+            yield f"{server.name} hides states and times from this role: `pgleak grants` prints the SQL that helps"
+    if report.watch is not None:
+        watch = report.watch
+        if watch.problem:
+            yield f"the folder of state files could not be read: {watch.problem}"
+        elif not watch.processes:
+            yield "no process reports to the folder: is PGLEAK_DIR set where the application runs?"
+        if watch.stale:
+            yield f"{watch.stale} of {watch.processes} processes hang: they live, and have stopped reporting"
+        if watch.skipped:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(watch.skipped.items()))
+            yield f"state files were passed over: {reasons}"
+    for (name, address, reason), count in report.unmatched.items():
+        yield f"{counted(count, 'connection')} that {name or 'a process'} reports to {address} {_UNMATCHED[reason]}"
+    for application in report.applications:
+        yield from _about(application, report)
+
+
+def _about(application: Application, report: Report) -> Iterator[str]:
+    if application.waiting or application.timeouts:
+        yield (
+            f"{application.name}: {counted(application.waiting, 'request')} waiting for a connection now, "
+            f"{application.timeouts} gave up so far: its pools ({application.connections_max:g} connections at most) are too small, or their connections held too long"
+        )
+    server = report.server(application.server)
+    most = application.connections_max
+    if server is not None and server.usable and server.usable < most < math.inf:
+        yield (f"{application.name}: its pools may open {most:g} connections, and {server.name} takes {server.usable}")
+    unknown = sum(each.holder == "unknown" and not each.doubt for each in application.connections)
+    if application.processes and unknown:
+        yield (
+            f"{application.name}: {unknown} of its {len(application.connections)} connections on {application.server} are "
+            "known to no process that reports; either some of its processes do not, or nobody holds them"
+        )
+
+
+def _seen(report: Report) -> str:
+    connections = sum(len(each.connections) for each in report.applications)
+    text = f" Looked at: {counted(connections, 'connection')} of {counted(len(report.applications), 'application')}"
+    if report.watch is not None and report.watch.processes:
+        return f"{text}, with {counted(report.watch.processes, 'process')} reporting their pools."
+    return f"{text}, from the server alone: a leak shows there when connections have gone unused for a while."
+
+
+def _field(name: str, text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=f"  {name:<9}", subsequent_indent=" " * 11, break_on_hyphens=False)
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """In lines of that width, the second and later ones indented."""
+    return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _frame(frame: Frame) -> str:
+    return f"{place(frame)} in {frame.site}"
+
+
+def counted(number: int, noun: str) -> str:
+    """1 connection, 2 connections, 2 processes."""
+    plural = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{plural}"
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: 41 s, 7 min, 2 h 40 min, 3 d 4 h."""
+    minutes = int(seconds // 60)
+    if seconds < 90:
+        return f"{max(seconds, 0):.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes and hours < 10 else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours and days < 10 else f"{days} d"
+
+
+def printable(text: str) -> str:
+    """Names come from clients and files: nothing in them may move a terminal's cursor."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

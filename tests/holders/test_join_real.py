@@ -1,0 +1,265 @@
+"""Who holds each connection of real servers, when the processes that have them report: every circumstance for real."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import shutil
+import socket
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import servers
+from holders.processes import APPLICATION, Fleet, joined, of, seen, settled, url
+from pgleak.demo.embedded import free_port
+from pgleak.holders.coverage import Coverage
+from pgleak.holders.join import join
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conftest import Connect, NewPostgres
+    from pgleak.demo.embedded import EmbeddedPostgres
+
+NAME = "holders-test"
+
+
+def tool(name: str, package: str) -> str:
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    assert path, f"{name} is missing: apt install {package}"
+    return path
+
+
+def unshared(*kinds: str) -> list[str]:
+    """A command prefix for namespaces of one's own, as root or as anybody."""
+    user = [] if os.geteuid() == 0 else ["--user", "--map-current-user"]
+    return [tool("unshare", "util-linux"), *user, "--fork", "--kill-child", *kinds]
+
+
+def test_each_kind_of_holder_is_told(postgres: EmbeddedPostgres, fleet: Fleet) -> None:
+    fleet.start(url(postgres, NAME), "in_use", "in_use", "owner_dead", "pooled")
+    fleet.start(url(postgres, f"{NAME}-late"), "overdue")
+    found = settled(
+        fleet, postgres, expected={NAME: ["in_use", "in_use", "owner_dead", "pooled"], f"{NAME}-late": ["overdue"]}
+    )
+    (late,) = of(found, f"{NAME}-late")
+    assert late.claim is not None
+    assert late.claim.checkout is not None
+    line = next(n for n, text in enumerate(APPLICATION.read_text().splitlines(), 1) if text.endswith("# TAKEN"))
+    assert (late.claim.checkout.frames[0].line, late.claim.checkout.site) == (line, "__main__:take")
+    assert not found.unplaced
+
+
+def test_what_no_pool_counts_is_orphaned(postgres16: EmbeddedPostgres, fleet: Fleet) -> None:
+    fleet.start(url(postgres16, NAME), "orphaned", "orphaned")
+    settled(fleet, postgres16, expected={NAME: ["orphaned", "orphaned", "in_use"]})
+
+
+def test_a_process_in_other_network_and_process_namespaces_is_matched(
+    postgres16: EmbeddedPostgres, fleet: Fleet
+) -> None:
+    """It reaches the server over a socket, by an address that nobody else uses, and its process id is not what it seems."""
+    address = f"&host={postgres16.socket_dir}&port={postgres16.port}"
+    dsn = f"postgresql+psycopg2://postgres@/postgres?application_name={NAME}{address}"
+    fleet.start(dsn, "in_use", "in_use", "pooled", before=unshared("--net", "--pid"))
+    found = settled(fleet, postgres16, expected={NAME: ["in_use", "in_use", "pooled"]})
+    assert {held.claim.process.pid for held in of(found, NAME) if held.claim} == {1}
+
+
+class Twin:
+    """A server in a process namespace of its own, where the first process is 1: its backends are numbered like a container's."""
+
+    def __init__(self, server: EmbeddedPostgres) -> None:
+        server.stop()
+        become = []
+        if os.geteuid() == 0:
+            become = [tool("setpriv", "util-linux"), "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+        self.server = server
+        self.process = subprocess.Popen(
+            [*unshared("--pid"), *become, str(server._bin_dir / "postgres"), "-D", str(server.data_dir)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
+        )  # fmt: skip
+
+    def close(self) -> None:
+        self.process.kill()  # and with it, the namespace
+        self.process.wait()
+
+
+@pytest.fixture
+def twins(new_postgres: NewPostgres) -> Iterator[tuple[EmbeddedPostgres, EmbeddedPostgres]]:
+    with contextlib.ExitStack() as started:
+        made = []
+        for _ in range(2):
+            twin = Twin(new_postgres(16, autovacuum="off"))
+            started.callback(twin.close)
+            made.append(twin.server)
+        for server in made:
+            servers.wait_until(functools.partial(accepts, server), 20)
+        yield made[0], made[1]
+
+
+def accepts(server: EmbeddedPostgres) -> bool:
+    with contextlib.suppress(Exception):
+        servers.open_connection(server).close()
+        return True
+    return False
+
+
+def test_two_servers_with_the_same_process_ids_are_told_apart(
+    twins: tuple[EmbeddedPostgres, EmbeddedPostgres], fleet: Fleet
+) -> None:
+    """Two containers started together number their backends alike, at the same moment, for the same application."""
+    first, second = twins
+    for server in (first, second):
+        fleet.start(url(server, NAME), *["in_use"] * 12)
+    fleet.start(url(second, f"{NAME}-second"), "in_use")
+    shared = {each.pid for each in seen(first)} & {each.pid for each in seen(second)}
+    assert len(shared) > 5, "the namespaces number their processes differently"
+    found = settled(fleet, first, second, expected={NAME: ["in_use"] * 24, f"{NAME}-second": ["in_use"]})
+    ports = {"db0": first.port, "db1": second.port}
+    for held in [*of(found, NAME), *of(found, f"{NAME}-second")]:
+        assert held.claim is not None
+        assert held.claim.backend.server == f"127.0.0.1:{ports[held.backend.server]}/postgres"
+    assert not found.unplaced
+
+
+def test_what_fits_two_servers_equally_well_is_claimed_on_neither(postgres16: EmbeddedPostgres, fleet: Fleet) -> None:
+    """One server that is watched under two names is the extreme case."""
+    fleet.start(url(postgres16, NAME), "in_use")
+    found = settled(fleet, postgres16, postgres16, expected={NAME: ["unknown", "unknown"]})
+    assert {held.doubt for held in of(found, NAME)} == {"ambiguous"}
+    assert [(each.reason, each.connections) for each in found.unplaced] == [("ambiguous", 1)]
+    addresses = {"db0": f"127.0.0.1:{postgres16.port}", "db1": "db.example.com:5432"}
+    known = join([held.backend for held in found.held], fleet.report().processes, addresses)
+    assert [held.holder for held in of(known, NAME)] == ["in_use", "unknown"]
+
+
+def test_a_restart_in_between_leaves_the_old_connections_on_no_server(
+    new_postgres: NewPostgres, fleet: Fleet, connect: Connect
+) -> None:
+    """The pool still believes in connections that ended with the server; those of the new one are not taken for them."""
+    server = new_postgres(16)
+    fleet.start(url(server, NAME), "in_use", "pooled")
+    settled(fleet, server, expected={NAME: ["in_use", "pooled"]})
+    server.restart("immediate")
+    connect(server, application_name=NAME)
+    found = joined(fleet, server)
+    assert [held.holder for held in of(found, NAME)] == ["unknown"]
+    assert [(each.reason, each.connections) for each in found.unplaced] == [("not_watched", 2)]
+
+
+def test_a_process_id_that_came_round_again_is_not_its_predecessor(postgres16: EmbeddedPostgres, fleet: Fleet) -> None:
+    """The same number with another start: nobody is named, and nobody is called missing."""
+    fleet.start(url(postgres16, NAME), "in_use", "in_use")
+    settled(fleet, postgres16, expected={NAME: ["in_use", "in_use"]})
+    first, second, *others = sorted(seen(postgres16), key=lambda each: each.application_name != NAME)
+    assert first.started is not None
+    again = first._replace(started=first.started + 3600)
+    found = join([again, second, *others], fleet.report().processes)
+    assert [(held.holder, held.doubt) for held in of(found, NAME)] == [("unknown", "other_start"), ("in_use", "")]
+
+
+@pytest.fixture
+def pgbouncer(postgres16: EmbeddedPostgres, tmp_path: Path) -> Iterator[int]:
+    """A pooler in front of the server; its port."""
+    port = free_port()
+    folder = tmp_path / "bouncer"
+    folder.mkdir(mode=0o755)
+    settings = folder / "pgbouncer.ini"
+    settings.write_text(
+        f"[databases]\n* = host=127.0.0.1 port={postgres16.port} user=postgres\n[pgbouncer]\n"
+        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nunix_socket_dir =\npool_mode = session\n"
+    )
+    command = [tool("pgbouncer", "pgbouncer"), str(settings)]
+    if os.geteuid() == 0:
+        for each in (folder, *folder.parents):
+            if each.owner() == "root" and Path("/tmp") in each.parents:
+                each.chmod(0o755)
+        command = [tool("setpriv", "util-linux"), "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    yield port
+    process.terminate()
+    process.wait(10)
+
+
+def test_a_pooler_in_between_is_said_and_nothing_is_guessed(
+    postgres16: EmbeddedPostgres, fleet: Fleet, pgbouncer: int
+) -> None:
+    def listens() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", pgbouncer), 1):
+            return True
+        return False
+
+    servers.wait_until(listens)
+    fleet.start(url(postgres16, NAME, f"127.0.0.1:{pgbouncer}"), "in_use", "in_use")
+    found = settled(fleet, postgres16, expected={NAME: ["unknown", "unknown"]})
+    assert [(each.reason, each.connections, each.application_name) for each in found.unplaced] == [("pooler", 2, NAME)]
+    coverage = Coverage([re.compile(NAME)], patience=0)
+    assert {held.holder for held in of(coverage.judge(found, fleet.report()), NAME)} == {"unknown"}
+
+
+def test_a_process_that_does_not_report_makes_its_connections_unknown(
+    postgres16: EmbeddedPostgres, fleet: Fleet, connect: Connect
+) -> None:
+    """From one moment nobody can say whether a process is missing or a connection is."""
+    fleet.start(url(postgres16, NAME), "in_use", "pooled")
+    fleet.start(url(postgres16, NAME), "in_use", reports=False)
+    found = settled(fleet, postgres16, expected={NAME: ["in_use", "pooled", "unknown"]})
+    assert Coverage(learning=0, patience=0).judge(found, fleet.report()) == found
+
+
+def test_where_all_processes_reported_for_a_while_a_stranger_is_unclaimed(
+    postgres16: EmbeddedPostgres, fleet: Fleet, connect: Connect
+) -> None:
+    time = iter([0.0, 300.0, 601.0, 602.0, 611.9, 613.0, 630.0])
+    coverage = Coverage(clock=lambda: next(time))
+
+    def look(*expected: str) -> None:
+        found = settled(fleet, postgres16, expected={NAME: [each.replace("unclaimed", "unknown") for each in expected]})
+        judged = coverage.judge(found, fleet.report())
+        assert sorted(held.holder for held in of(judged, NAME)) == sorted(expected)
+
+    running = fleet.start(url(postgres16, NAME), "in_use")
+    for _ in range(3):
+        look("in_use")
+    connect(postgres16, application_name=NAME)
+    look("in_use", "unknown")  # too young: it may be reported in a moment
+    look("in_use", "unknown")
+    look("in_use", "unclaimed")
+    running.communicate(timeout=20)
+    look("unknown")  # nobody reports any more, so nobody is missing
+
+
+def test_what_could_not_be_read_keeps_strangers_from_being_called_unclaimed(
+    postgres16: EmbeddedPostgres, fleet: Fleet, connect: Connect
+) -> None:
+    fleet.start(url(postgres16, NAME), "in_use")
+    connect(postgres16, application_name=NAME)
+    found = settled(fleet, postgres16, expected={NAME: ["in_use", "unknown"]})
+    coverage = Coverage([re.compile(NAME)], patience=0)
+    judged = coverage.judge(found, fleet.report())
+    assert sorted(held.holder for held in of(judged, NAME)) == ["in_use", "unclaimed"]
+    (file,) = fleet.folder.glob("*.state")
+    shutil.copy(file, fleet.folder / f"77-{'0' * 32}.state")
+    assert fleet.report().skipped
+    assert coverage.judge(found, fleet.report()) == found
+
+
+def test_a_process_that_hangs_may_have_opened_what_it_has_not_reported(
+    postgres16: EmbeddedPostgres, fleet: Fleet, connect: Connect
+) -> None:
+    fleet.start(url(postgres16, NAME), "in_use")
+    report = fleet.report()
+    connect(postgres16, application_name=NAME)
+    backends = seen(postgres16)
+    coverage = Coverage([re.compile(NAME)], patience=0)
+    for silence, expected in ((1.0, ["in_use", "unclaimed"]), (60.0, ["in_use", "unknown"])):
+        processes = tuple(replace(each, silence=silence) for each in report.processes)
+        judged = coverage.judge(join(backends, processes), replace(report, processes=processes))
+        assert sorted(held.holder for held in of(judged, NAME)) == expected

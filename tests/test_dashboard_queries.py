@@ -1,0 +1,182 @@
+"""Every query of every panel, with its variables filled in, on a real Prometheus: of the running demo, and of the story."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asking import prometheus as server
+from asking.board import Board, Span
+from drawing.page import page
+from servers import wait_until
+from story import samples
+from test_dashboards import BOARDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asking.prometheus import Prometheus
+
+pytestmark = pytest.mark.timeout(300)
+
+CONNECTIONS, APPLICATION, POOL = "pgleak-connections", "pgleak-application", "pgleak-pool"
+HEALTHY = "empty while nothing is wrong there"
+HISTORY = "looks back six hours or a day; the story has them"
+
+# (board, panel): why its queries, or those named by their letters, may give nothing on a demo that runs for a minute.
+MAY_BE_EMPTY: dict[tuple[str, str], tuple[str, str]] = {
+    (CONNECTIONS, "Which server is full first?"): (HISTORY, "A"),
+    (CONNECTIONS, "Because of which application?"): (HISTORY, "A"),
+    (CONNECTIONS, "Which application grows?"): (HISTORY, "A"),
+    (CONNECTIONS, "Servers"): (HISTORY, "CDE"),
+    (CONNECTIONS, "Applications by growth"): (HISTORY, "A"),
+    (CONNECTIONS, "Why are logins refused?"): (HEALTHY, "AB"),
+    (CONNECTIONS, "Which role or database is near a limit of its own?"): ("no role of the demo has a limit", "AB"),
+    (CONNECTIONS, "How do sessions end badly?"): (HEALTHY, "ABC"),
+    (APPLICATION, "How fast does it grow?"): (HISTORY, "A"),
+    (APPLICATION, "Its server is full in"): (HISTORY, "A"),
+    (APPLICATION, "What speaks for a leak?"): (HISTORY, "B"),
+    (APPLICATION, "Does its floor rise?"): (HISTORY, "BC"),
+    (POOL, "Collected"): (HEALTHY, "A"),
+    (POOL, "Is a pool used up?"): ("the pool of the demo has no maximum", "D"),
+    (POOL, "Which code holds connections too long?"): ("nobody returns what the demo leaks", "E"),
+    (POOL, "What did the collector return?"): (HEALTHY, "A"),
+    (POOL, "How many are opened and closed?"): (HEALTHY, "B"),
+    (POOL, "Are the reports complete?"): (HEALTHY, "BCD"),
+}
+
+
+def boards(span: Span) -> dict[str, Board]:
+    return {name: Board(json, {"application": ("shop",)}, span) for name, json in BOARDS.items()}
+
+
+def empty(prometheus: Prometheus, span: Span) -> set[tuple[str, str, str]]:
+    """(board, panel, letter) of each query that gives nothing; one that Prometheus refuses fails the test."""
+    return {
+        (name, panel["title"], target["refId"])
+        for name, board in boards(span).items()
+        for panel in board.panels()
+        for target in panel["targets"]
+        if not board.ask(prometheus, target, 60)
+    }
+
+
+def exempt(reason: str = "") -> set[tuple[str, str, str]]:
+    return {(*key, letter) for key, (why, letters) in MAY_BE_EMPTY.items() for letter in letters if reason in why}
+
+
+def test_each_exception_is_a_query_that_exists() -> None:
+    there = {
+        (name, panel["title"], target["refId"])
+        for name, board in BOARDS.items()
+        for panel in board["panels"]
+        for target in panel.get("targets", [])
+    }
+    assert exempt() <= there
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """The running demo's Prometheus, which scrapes both halves of it and has the rules loaded, with minutes for hours."""
+    folder = tmp_path_factory.mktemp("demo")
+    with (folder / "said").open("w+") as output:
+        command = [sys.executable, "-u", "-m", "pgleak", "demo"]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            yield server.Prometheus(wait_until(partial(address, Path(output.name)), timeout=90, what="its Prometheus"))
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+def address(said: Path) -> str:
+    found = re.search(r"(http://[\d.:]+)/graph", said.read_text())
+    return found[1] if found else ""
+
+
+def test_every_panel_of_the_running_demo_shows_something(demo: Prometheus) -> None:
+    started = time.time()
+    missing: set[tuple[str, str, str]] = set()
+
+    def complete() -> bool:
+        nonlocal missing
+        missing = empty(demo, Span(started - 60, time.time(), 1)) - exempt()
+        return not missing
+
+    with contextlib.suppress(pytest.fail.Exception):  # the list below says more
+        wait_until(complete, timeout=120, what="data")
+    assert not missing
+
+
+def test_the_variables_offer_what_the_demo_has(demo: Prometheus) -> None:
+    found = boards(Span(time.time() - 300, time.time(), 1))
+
+    def offered(board: str, variable: str) -> list[str]:
+        return found[board].values(demo, variable)
+
+    wait_until(partial(has, offered, POOL, "site", "__main__:ship_next_order"), timeout=60, what="the leaking place")
+    assert offered(CONNECTIONS, "job") == ["pgleak"] == offered(POOL, "job")
+    assert offered(CONNECTIONS, "server") == ["demo"]
+    assert {"shop", "billing", "reports"} <= set(offered(APPLICATION, "application"))
+    assert offered(POOL, "pool") == ["shop"]
+
+
+def has(offered: object, board: str, variable: str, value: str) -> bool:
+    assert callable(offered)
+    return value in offered(board, variable)
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, Span]]:
+    """A Prometheus with the story's last day and the hours before that it needs, coarser than for the pictures."""
+    folder, step = tmp_path_factory.mktemp("story"), 240.0
+    server.backfill(folder, samples.lines(samples.END - 26 * 3600, step))
+    with server.running(folder) as prometheus:
+        yield prometheus, Span(samples.END - 86400, samples.END, step)
+
+
+def test_the_story_shows_what_a_minute_cannot(story: tuple[Prometheus, Span]) -> None:
+    assert not empty(*story) & exempt(HISTORY)
+
+
+def test_the_first_tiles_name_the_server_the_time_and_the_application(story: tuple[Prometheus, Span]) -> None:
+    prometheus, span = story
+    board = boards(span)[CONNECTIONS]
+    tiles = {panel["title"]: panel["targets"][0] for panel in board.panels()}
+    (full,) = board.ask(prometheus, tiles["Which server is full first?"], 60)
+    assert full.labels == {"server": "orders"}
+    assert 6 * 3600 < full.last < 12 * 3600
+    (grows,) = board.ask(prometheus, tiles["Because of which application?"], 60)
+    assert grows.labels["application_name"] == "shop"
+    assert 7 < grows.last < 11
+    (leaks,) = board.ask(prometheus, tiles["Who holds connections that look leaked?"], 60)
+    assert leaks.labels["application_name"] == "shop"
+
+
+def test_the_story_is_the_one_that_the_docs_tell(story: tuple[Prometheus, Span]) -> None:
+    """240 connections after the deploy, and about nine more with every hour."""
+    prometheus, span = story
+    expr = 'pgleak_used_connections{server="orders"}'
+    ((deployed,), (now,)) = (prometheus.instant(expr, moment) for moment in (samples.DEPLOYED, span.end))
+    assert deployed.last == pytest.approx(240, abs=8)
+    assert (now.last - deployed.last) / 21 == pytest.approx(9, abs=1)
+
+
+def test_the_preview_draws_every_panel_with_its_title_and_the_culprit(story: tuple[Prometheus, Span]) -> None:
+    prometheus, span = story
+    for name, board in boards(span).items():
+        html, height = page(board, prometheus, [])
+        assert height > 1000
+        titles = [panel["title"].replace("$server", "orders") for panel in board.json["panels"]]
+        assert [title for title in titles if f">{title}<" not in html] == []
+        assert "<path" in html
+        assert ("shop.jobs:ship_next_order" if name == POOL else "shop") in html

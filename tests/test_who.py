@@ -1,0 +1,224 @@
+"""`pgleak who` on a real server with real processes: what a person sees who has an incident."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import servers
+from holders.processes import APPLICATION, Fleet, url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import Connect
+    from pgleak.demo.embedded import EmbeddedPostgres
+
+NAME = "who-shop"
+LINE = next(n for n, text in enumerate(APPLICATION.read_text().splitlines(), 1) if text.endswith("# TAKEN"))
+
+
+@pytest.fixture(scope="module")
+def shop(postgres16: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Two connections that are held for too long, and a healthy application beside it."""
+    fleet = Fleet(tmp_path_factory.mktemp("who") / "state", [])
+    fleet.start(url(postgres16, f"{NAME}-healthy"), "in_use", "pooled")
+    fleet.start(url(postgres16, NAME), "overdue", "overdue")
+    servers.wait_until(lambda: "overdue" in who(postgres16, fleet, "--json"))
+    yield fleet
+    fleet.close()
+
+
+def command(server: EmbeddedPostgres | None, fleet: Fleet | None, *options: str) -> list[str]:
+    source = ["--dsn", server.dsn(), "--server", "db"] if server else []
+    folder = ["--pool-dir", str(fleet.folder)] if fleet else []
+    return [sys.executable, "-m", "pgleak", "who", *source, *folder, *options]
+
+
+def who(server: EmbeddedPostgres | None, fleet: Fleet | None, *options: str, code: int = 0) -> str:
+    done = subprocess.run(command(server, fleet, *options), capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (code, ""), done
+    return done.stdout
+
+
+def of(told: dict[str, Any], name: str) -> dict[str, Any]:
+    (found,) = (each for each in told["applications"] if each["application_name"] == name)
+    return dict(found)
+
+
+def test_the_culprit_is_on_top_with_line_owner_and_the_sql_that_ends_it(
+    postgres16: EmbeddedPostgres, shop: Fleet
+) -> None:
+    text = who(postgres16, shop, "--once")
+    lines = text.splitlines()
+    first = next(line for line in lines if "connections" in line and "@db" in line)
+    assert first.startswith(f"! {NAME}  (postgres@db)  2 connections, 2 suspect")
+    row = next(line for line in lines if " overdue " in line)
+    assert re.fullmatch(rf"! \d+ +idle tx +\S+ +\S+ +overdue +application\.py:{LINE} take", row)
+    assert "by thread 'MainThread', now at application.py:" in text
+    pid = row.split()[1]
+    assert f"          select pg_terminate_backend({pid});" in lines
+    assert f"  {NAME}-healthy  (postgres@db)  2 connections" in lines
+    assert "  2 in all: 1 pooled, 1 in use" in lines
+
+
+def test_it_ends_nothing_by_itself(postgres16: EmbeddedPostgres, shop: Fleet, connect: Connect) -> None:
+    pids = "SELECT array_agg(pid ORDER BY pid) FROM pg_stat_activity WHERE application_name LIKE 'who-shop%%'"
+    session = connect(postgres16)
+    before = servers.query(session, pids)
+    who(postgres16, shop, "--once", "--all")
+    assert servers.query(session, pids) == before
+
+
+@pytest.mark.parametrize("options", [("--once",), ("--once", "--all"), ("--diagnose",)], ids=" ".join)
+def test_it_fits_80_columns_and_is_plain_text_where_no_terminal_is(
+    postgres16: EmbeddedPostgres, shop: Fleet, options: tuple[str, ...]
+) -> None:
+    text = who(postgres16, shop, *options)
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(character.isprintable() for character in text.replace("\n", ""))
+
+
+def test_json_has_everything_of_a_connection(postgres16: EmbeddedPostgres, shop: Fleet) -> None:
+    told = json.loads(who(postgres16, shop, "--json"))
+    held = of(told, NAME)["connections"][0]
+    assert (held["holder"], held["suspect"], held["state"]) == ("overdue", True, "idle in transaction")
+    assert (held["site"], held["stack"][0]["line"]) == ("__main__:take", LINE)
+    assert held["owner"] == {"kind": "thread", "name": "MainThread", "state": "alive"}
+    assert held["standing"][0]["file"] == str(APPLICATION)
+    assert held["end"] == f"select pg_terminate_backend({held['pid']});"
+    assert held["process"] == shop.running[1].pid
+    assert told["diagnoses"][0]["cause"] == "function_left_it_open"
+    assert told["servers"][0]["up"] is True
+    assert told["processes"]["reporting"] == 2
+
+
+def test_no_query_text_is_ever_shown(postgres16: EmbeddedPostgres, shop: Fleet, connect: Connect) -> None:
+    servers.query(connect(postgres16, application_name="secretive"), "SELECT 'hidden-from-everybody'")
+    for options in (("--json",), ("--once", "--all"), ("--diagnose",)):
+        assert "hidden-from" not in who(postgres16, shop, *options)
+
+
+def test_the_diagnosis_says_in_words_what_to_change(postgres16: EmbeddedPostgres, shop: Fleet) -> None:
+    text = " ".join(who(postgres16, shop, "--diagnose").split())
+    assert f"{NAME} leaks on db: 2 of its 2 connections do not come back." in text
+    assert "the function that took it has ended without closing it" in text
+    assert f"line application.py:{LINE} in __main__:take" in text
+    assert "change take it with `with engine.connect() as connection:`" in text
+
+
+def test_with_the_server_alone_it_tells_what_the_server_knows(
+    postgres16: EmbeddedPostgres, connect: Connect, tmp_path: Path
+) -> None:
+    session = connect(postgres16, application_name="who-stuck")
+    session.autocommit = False
+    servers.query(session, "SELECT 1")
+    settings = tmp_path / "pgleak.yml"
+    settings.write_text(
+        f"targets: [{{name: db, dsn: '{postgres16.dsn()}'}}]\nthresholds: {{stuck_in_transaction: 1s, passed_over: 1d}}\n"
+    )
+
+    def told() -> str:
+        return who(None, None, "--config", str(settings), "--diagnose")
+
+    servers.wait_until(lambda: "who-stuck leaks on db: 1 of its 1 connection" in told())
+    text = " ".join(told().split())
+    assert "cause its transaction stays open" in text
+    assert "possible: seen from the server alone" in text
+    assert "line not known" in text
+
+
+def test_with_the_folder_alone_it_needs_no_server(shop: Fleet) -> None:
+    told = json.loads(who(None, shop, "--json"))
+    assert told["servers"] == []
+    assert [held["holder"] for held in of(told, NAME)["connections"]] == ["overdue", "overdue"]
+    assert {held["end"] for held in of(told, NAME)["connections"]} == {None}
+
+
+def test_a_server_that_cannot_be_read_is_said_and_is_exit_code_1(tmp_path: Path) -> None:
+    dsn = "host=127.0.0.1 port=1 user=nobody dbname=postgres"
+    text = subprocess.run(
+        [sys.executable, "-m", "pgleak", "who", "--once", "--dsn", dsn, "--server", "db"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert text.returncode == 1
+    assert "cannot be read: unreachable" in text.stdout
+    assert text.stderr == ""
+
+
+class Terminal:
+    """A terminal of 80 by 24 with the command in it."""
+
+    def __init__(self, arguments: list[str], **environment: str) -> None:
+        self.main, child = pty.openpty()
+        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        plain = {key: value for key, value in os.environ.items() if key not in {"NO_COLOR", "COLUMNS", "LINES"}}
+        self.process = subprocess.Popen(
+            arguments, stdin=child, stdout=child, stderr=subprocess.PIPE, env={**plain, "TERM": "xterm", **environment}
+        )
+        os.close(child)
+        os.set_blocking(self.main, False)
+        self.received = b""
+
+    def read(self) -> bytes:
+        """What has come since the last time."""
+        try:
+            new = os.read(self.main, 65536)
+        except (BlockingIOError, OSError):
+            new = b""
+        self.received += new
+        return new
+
+    def close(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(10)
+        assert self.process.stderr is not None
+        assert self.process.stderr.read() == b""
+        self.process.stderr.close()
+        os.close(self.main)
+        return code
+
+
+def test_a_terminal_is_redrawn_only_where_something_changed(postgres16: EmbeddedPostgres, shop: Fleet) -> None:
+    """A slow link gets the screen once, and then the few rows whose numbers moved on."""
+    terminal = Terminal(command(postgres16, shop, "--interval", "0.3"))
+    whole = servers.wait_until(
+        lambda: terminal.read() and terminal.received.count(b"who-shop-healthy") and terminal.received
+    )
+    assert whole.startswith(b"\x1b[2J")
+    later: list[bytes] = []
+    end = time.monotonic() + 10
+    while len(later) < 3 and time.monotonic() < end:
+        new = terminal.read()
+        if new:
+            later.append(new)
+        time.sleep(0.05)
+    assert terminal.close() == 0
+    assert len(later) == 3
+    for update in later:
+        assert b"who-shop-healthy" not in update
+        assert b"\x1b[2J" not in update
+        assert len(update) < len(whole) / 2
+
+
+@pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)], ids=["", "NO_COLOR"])
+def test_colour_is_left_out_where_it_is_not_wanted(
+    postgres16: EmbeddedPostgres, shop: Fleet, environment: dict[str, str], coloured: bool
+) -> None:
+    terminal = Terminal(command(postgres16, shop), **environment)
+    servers.wait_until(lambda: terminal.read() and b"who-shop-healthy" in terminal.received)
+    assert terminal.close() == 0
+    assert (b"\x1b[1;31m" in terminal.received) is coloured
