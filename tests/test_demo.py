@@ -251,7 +251,7 @@ def test_the_demo_says_when_the_server_is_full(shown: Shown) -> None:
     demo, _, _ = shown
     assert re.search(r"The server would be full at \d\d:\d\d:\d\d, in (\d+ s|\d min)\.", demo.output), demo.output
     block = re.compile(
-        r"^! shop +\d+ +\+([\d.]+).*?^server: (\d+) of (\d+) usable.*?^full at [\d:]+, in (\d+) (s|min)",
+        r"^! shop +\d+ +\+([\d.]+).*?^server: (\d+) of (\d+) taken.*?^full at [\d:]+, in (\d+) (s|min)",
         re.MULTILINE | re.DOTALL,
     )
     growth, used, usable, ahead, unit = block.findall(demo.output)[-1]

@@ -63,7 +63,7 @@ def evidence(application: Application) -> str:
 
 def _capacity(view: View, outlook: Outlook, full_since: float | None) -> list[str]:
     filled = min(_BAR, round(_BAR * view.used / view.usable)) if view.usable else 0
-    line = f"server: {view.used} of {view.usable} usable [{'#' * filled}{'.' * (_BAR - filled)}]"
+    line = f"server: {view.used} of {view.usable} taken [{'#' * filled}{'.' * (_BAR - filled)}]"
     if full_since is not None:
         logins = "ordinary logins are refused" if view.login_succeeds is False else "no slot is left"
         return [

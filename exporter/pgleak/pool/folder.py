@@ -83,19 +83,21 @@ class Folder:
         try:
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | _OPEN)
         except FileNotFoundError:
-            raise FolderError("missing", f"{self.path}: does not exist") from None
+            raise FolderError("missing", f"{self.path}: does not exist; PGLEAK_DIR of the application is it") from None
         except NotADirectoryError:
             raise FolderError("not_a_folder", f"{self.path}: is a symbolic link or no folder") from None
         except OSError as error:
-            raise FolderError("unreadable", f"{self.path}: cannot be opened: {error.strerror}") from None
+            advice = "" if create else "; it is open to the application's user alone: run as that user, or as root"
+            raise FolderError("unreadable", f"{self.path}: cannot be opened: {error.strerror}{advice}") from None
         status = os.fstat(self._descriptor)
         self._owner = status.st_uid
         mine = os.geteuid()
         if status.st_uid != mine and (create or mine != 0):
             self.close()
+            advice = "use a folder of its own" if create else "run as that user, or as root"
             raise FolderError(
                 "foreign_owner",
-                f"{self.path}: belongs to user {status.st_uid}, this process runs as {mine}; use a folder of its own",
+                f"{self.path}: belongs to user {status.st_uid}, this process runs as {mine}; {advice}",
             )
         if status.st_mode & 0o077:
             self.close()

@@ -63,6 +63,7 @@ class Reading:
     ended: Mapping[str, PoolCounters] = field(default_factory=dict)  # by pool name
     skipped: Mapping[str, int] = field(default_factory=dict)  # files passed over, by reason
     problem: str = ""  # why the folder could not be read at all; "" when it could
+    detail: str = ""  # the problem in words, with the path and what to do
     unfolded: int = 0  # files of ended processes that `fold` would take away
 
 
@@ -72,9 +73,9 @@ def read(path: StrPath, *, now: Callable[[], float] = time.monotonic) -> Reading
         with Folder(path) as folder:
             return _read_at_one_moment(folder, now)
     except FolderError as error:
-        return Reading(problem=error.reason)
-    except OSError:
-        return Reading(problem="unreadable")
+        return Reading(problem=error.reason, detail=str(error))
+    except OSError as error:
+        return Reading(problem="unreadable", detail=f"{os.fspath(path)}: {error.strerror}")
 
 
 def fold(path: StrPath) -> int:
@@ -133,7 +134,7 @@ def _read(folder: Folder, now: float) -> Reading:
         silence = max(now - stamp, 0.0)
         reported = Reported(snapshot, silence)
         processes.append(replace(reported, snapshot=_aged(snapshot, silence)) if reported.stale else reported)
-    return Reading(tuple(processes), ended, skipped, "", unfolded)
+    return Reading(tuple(processes), ended, skipped, unfolded=unfolded)
 
 
 def _fold(folder: Folder) -> int:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from pgleak.who.history import SLOTS
 from pgleak.who.report import place
+from pgleak.who.sight import sight
 from pgleak.who.words import counted, duration, notes
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ a:focus-visible, summary:focus-visible { outline: .15rem solid var(--link); outl
 def headline(seen: Overview) -> str:
     """The one thing to know, for the window's title and the top of the page."""
     leaked = sum(diagnosis.connections for diagnosis in seen.findings.diagnoses)
-    return f"{counted(leaked, 'connection')} leaked" if leaked else "nothing leaks"
+    return f"{counted(leaked, 'connection')} leaked" if leaked else sight(seen.report).headline
 
 
 def sections(seen: Overview) -> str:
@@ -90,11 +91,11 @@ def _server(server: ServerState, full: float | None, seen: Overview) -> str:
     name = f'<th scope="row"><a href="/probe?target={quote(server.name, safe="")}">{escape(server.name)}</a></th>'
     if server.reason:
         return f'<tr>{name}<td colspan="4"><span class="bad">down</span>: {escape(server.reason)}</td></tr>'
-    taken = f"{server.used} of {server.usable}"
+    taken = f"{server.used} of {server.usable} taken"
     most = max(server.usable, 1)
     meter = f'<meter min="0" max="{most}" low="{0.7 * most:.0f}" high="{0.9 * most:.0f}" optimum="0" value="{server.used}">{taken}</meter> {taken}'
     leaks = any(diagnosis.server == server.name for diagnosis in seen.findings.diagnoses)
-    left = "too early to say" if leaks else "nothing leaks"
+    left = "too early to say" if leaks else "nothing leaks" if server.visible else "cannot tell: states are hidden"
     if full is not None:
         left = f'<span class="bad">{duration(full) if full else "full now"}</span>'
     room = max(server.usable - server.used, 0)

@@ -13,6 +13,7 @@ from pgleak.holders.coverage import Coverage
 from pgleak.who.diagnosis import diagnose
 from pgleak.who.plain import plain
 from pgleak.who.screen import Screen
+from pgleak.who.sight import sight
 from pgleak.who.table import WIDTH, table
 from pgleak.who.words import tell
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def run(settings: Settings, options: Options, stream: TextIO) -> int:
-    """Show it. Returns the exit code: 1 when nothing could be read at all."""
+    """Show it. Returns the exit code: 1 when there was nothing to judge by."""
     # What goes wrong is said in the report; a log line would tear the table apart.
     logging.getLogger("pgleak").addHandler(logging.NullHandler())
     logging.getLogger("pgleak").propagate = False
@@ -64,6 +65,5 @@ def _lines(seen: Report, options: Options) -> list[str]:
 
 
 def _code(seen: Report) -> int:
-    """A server that is down is a finding, as long as another can be read."""
-    read = any(not server.reason for server in seen.servers) or (seen.watch is not None and not seen.watch.problem)
-    return 0 if read else 1
+    """A server that is down is a finding, as long as there is something else to judge by."""
+    return 1 if sight(seen).is_blind and not diagnose(seen).diagnoses else 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from pgleak.who.sight import sight
+
 if TYPE_CHECKING:
     from pgleak.pool.snapshot import Frame
     from pgleak.who.diagnosis import Diagnosis, Findings
@@ -38,6 +40,8 @@ def plain(report: Report, findings: Findings) -> dict[str, Any]:
             "skipped": dict(watch.skipped),
             "problem": watch.problem or None,
         },
+        "cannot_tell": sight(report).is_blind,
+        "unseen": list(sight(report).unseen),
         "diagnoses": [_diagnosis(each) for each in findings.diagnoses],
         "applications": [_application(each) for each in report.applications],
         "unmatched": [

@@ -127,7 +127,7 @@ class Watch:
     processes: int
     stale: int
     skipped: Mapping[str, int]
-    problem: str
+    problem: str  # why it cannot be read, in words; "" when it can
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +149,15 @@ class Report:
 def report(
     at: float, readings: Sequence[Reading], addresses: Mapping[str, str], folder: Folder | None, join: Join
 ) -> Report:
-    """Put one look together; with no server, from the processes alone."""
-    if readings:
-        connections = [_of_backend(held, at) for held in join.held]
-    else:
-        connections = [_of_claim(claim, at) for claim in claims_of(folder.processes if folder else ())]
+    """Put one look together; what no server that could be read shows is taken from the processes alone."""
+    dark = {addresses.get(reading.name, ""): reading.name for reading in readings if reading.server is None}
+    is_dark = len(dark) == len(readings)  # no server at all is as good as none that can be read
+    connections = [_of_backend(held, at) for held in join.held]
+    shown = {(held.claim.process, held.claim.backend) for held in join.held if held.claim is not None}
+    for claim in claims_of(folder.processes if folder and (dark or is_dark) else ()):
+        address = claim.backend.server.rpartition("/")[0]
+        if is_dark or (address in dark and (claim.process, claim.backend) not in shown):
+            connections.append(_of_claim(claim, dark.get(address, address), at))
     groups: dict[tuple[str, str, str], list[Connection]] = {}
     for each in connections:
         groups.setdefault((each.server, each.usename, each.application_name), []).append(each)
@@ -170,7 +174,9 @@ def report(
         for name in [raw_names.get(key, key[2])]
     ]
     unmatched: dict[tuple[str, str, str], int] = {}
-    for lost in join.unplaced if readings else ():
+    for lost in join.unplaced if not is_dark else ():
+        if lost.address in dark:
+            continue
         place = lost.application_name, lost.address, lost.reason
         unmatched[place] = unmatched.get(place, 0) + lost.connections
     return Report(
@@ -225,12 +231,12 @@ def _of_backend(held: Held, at: float) -> Connection:
     return known if held.claim is None else _with_claim(known, held.claim)
 
 
-def _of_claim(claim: Claim, at: float) -> Connection:
-    address, _, database = claim.backend.server.rpartition("/")
+def _of_claim(claim: Claim, server: str, at: float) -> Connection:
+    database = claim.backend.server.rpartition("/")[2]
     age = max(at - claim.backend.opened, 0.0)
     name = claim.pool.application_name
     return _with_claim(
-        Connection(address, claim.backend.pid, database, "", name, "", "", age, None, None, "", claim.holder), claim
+        Connection(server, claim.backend.pid, database, "", name, "", "", age, None, None, "", claim.holder), claim
     )
 
 
@@ -273,7 +279,7 @@ def _server(reading: Reading, address: str) -> ServerState:
 
 def _watch(folder: Folder) -> Watch:
     stale = sum(each.stale for each in folder.processes)
-    return Watch(len(folder.processes), stale, dict(folder.skipped), folder.problem)
+    return Watch(len(folder.processes), stale, dict(folder.skipped), folder.detail or folder.problem)
 
 
 def place(frame: Frame) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pgleak.holders.join import HOLDERS
 from pgleak.who.report import place
+from pgleak.who.sight import cannot_be_read, sight
 from pgleak.who.words import counted, duration, notes, printable, wrapped
 
 if TYPE_CHECKING:
@@ -33,11 +34,15 @@ def table(report: Report, findings: Findings, *, everything: bool = False, width
     """The whole screen, the culprit on top."""
     lines = [_head(report)]
     full = {outlook.server: outlook.seconds for outlook in findings.outlooks}
-    lines += [_server(server, full.get(server.name)) for server in report.servers]
+    for server in report.servers:
+        if server.reason:
+            lines += wrapped(f"! {cannot_be_read(server, report)}", width, "!   ")
+        else:
+            lines.append(_server(server, full.get(server.name)))
     for application in report.applications:
         lines += ["", *_application(application, findings, everything=everything)]
     if not report.applications:
-        lines += ["", "  no connections"]
+        lines += ["", "  no connections" if not sight(report).is_blind else "  no connection could be seen"]
     noted = [line for note in notes(report) for line in wrapped(f"  Note: {note}", width, "  ")]
     return [_fitted(line, width) for line in [*lines, *([""] if noted else []), *noted]]
 
@@ -45,18 +50,16 @@ def table(report: Report, findings: Findings, *, everything: bool = False, width
 def _head(report: Report) -> str:
     suspects = sum(len(each.suspects) + each.piled for each in report.applications)
     reporting = f", {counted(report.watch.processes, 'process')} reporting" if report.watch is not None else ""
-    found = f"{counted(suspects, 'suspect connection')}" if suspects else "nothing looks leaked"
+    found = f"{counted(suspects, 'suspect connection')}" if suspects else sight(report).headline
     return f"pgleak who  {time.strftime('%H:%M:%S', time.localtime(report.at))}  {found}{reporting}"
 
 
 def _server(server: ServerState, full: float | None) -> str:
-    if server.reason:
-        return f"! {server.name:<16.16} cannot be read: {server.reason}"
     filled = min(_BAR, round(_BAR * server.used / server.usable)) if server.usable else 0
     outlook = "" if full is None else "  full now" if not full else f"  full in {duration(full)}"
     mark = " " if full is None else "!"
     bar = "#" * filled + "." * (_BAR - filled)
-    return f"{mark} {server.name:<16.16} {server.used:>5} of {server.usable} usable [{bar}]{outlook}"
+    return f"{mark} {server.name:<16.16} {server.used:>5} of {server.usable} taken [{bar}]{outlook}"
 
 
 def _application(application: Application, findings: Findings, *, everything: bool) -> Iterator[str]:

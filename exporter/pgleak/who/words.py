@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pgleak.who.report import place
+from pgleak.who.sight import cannot_be_read, sight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,18 @@ _SURE = {
     "likely": "likely: its traces were seen",
     "possible": "possible: seen from the server alone",
 }
+_SKIPPED = {
+    "checksum": "damaged",
+    "foreign": "that are none of pgleak's",
+    "foreign_owner": "of another user (all processes must run as one user)",
+    "malformed": "damaged",
+    "not_a_file": "that are no regular files",
+    "renamed": "renamed",
+    "too_large": "too large",
+    "truncated": "cut off",
+    "unreadable": "that may not be read (run as the application's user, or as root)",
+    "version": "of another version of pgleak (restart the application with this one)",
+}
 _UNMATCHED = {
     "pooler": "have process ids that are none: a pooler such as PgBouncer is in between, so nobody can say who holds what",
     "not_watched": "are on no server that is watched and could be read, or just closed",
@@ -32,11 +45,23 @@ _UNMATCHED = {
 def tell(report: Report, findings: Findings, width: int = 80) -> list[str]:
     """Say what is wrong, or that nothing is."""
     lines: list[str] = []
+    seen = sight(report)
+    if not seen.is_blind:
+        for server in report.servers:
+            if server.reason:
+                lines += [*wrapped(cannot_be_read(server, report), width, "  "), ""]
     for diagnosis in findings.diagnoses:
         lines += [*_one(diagnosis, report, findings, width), ""]
     if not findings.diagnoses:
-        lines += [*wrapped("Nothing leaks." + _seen(report), width), ""]
+        if seen.is_blind:
+            lines += wrapped(f"Cannot tell: {'; '.join(seen.unseen)}.", width, "  ")
+        else:
+            start = "No leak in what could be seen." if seen.unseen else "Nothing leaks."
+            lines += [*wrapped(start + _seen(report), width), ""]
+    told = seen.hidden if seen.is_blind and not findings.diagnoses else ()
     for note in notes(report):
+        if note in told:
+            continue
         lines += wrapped(f"Note: {note}", width, "  ")
     while lines and not lines[-1]:
         lines.pop()
@@ -79,21 +104,15 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
 
 def notes(report: Report) -> Iterator[str]:
     """What is worth knowing beside leaks: what could not be seen, and pools that do not fit."""
-    for server in report.servers:
-        if server.reason:
-            yield f"{server.name} could not be read: {server.reason}"
-        elif not server.visible:
-            yield f"{server.name} hides states and times from this role: `pgleak grants` prints the SQL that helps"
+    yield from sight(report).hidden
     if report.watch is not None:
         watch = report.watch
-        if watch.problem:
-            yield f"the folder of state files could not be read: {watch.problem}"
-        elif not watch.processes:
-            yield "no process reports to the folder: is PGLEAK_DIR set where the application runs?"
         if watch.stale:
             yield f"{watch.stale} of {watch.processes} processes hang: they live, and have stopped reporting"
         if watch.skipped:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(watch.skipped.items()))
+            reasons = ", ".join(
+                f"{count} {_SKIPPED.get(reason, reason)}" for reason, count in sorted(watch.skipped.items())
+            )
             yield f"state files were passed over: {reasons}"
     for (name, address, reason), count in report.unmatched.items():
         yield f"{counted(count, 'connection')} that {name or 'a process'} reports to {address} {_UNMATCHED[reason]}"
