@@ -78,6 +78,64 @@ def test_where_the_owner_stands_tells_why_it_holds() -> None:
     assert told(kind="connection") == "function_left_it_open"
 
 
+def test_what_is_in_a_transaction_was_not_left_by_an_engine_per_call() -> None:
+    (found,) = diagnose(report(SEEN._replace(state="idle in transaction"))).diagnoses
+    assert found.cause.key == "stuck_in_transaction"
+
+
+def held(number: int, owner: Owner, *standing: Frame, context: str = "") -> Connection:
+    took = (Frame("jobs", "load", "jobs.py", 10), Frame("jobs", "turn", "jobs.py", 20))
+    checkout = Checkout(
+        number, Backend(number, 0.0, "db/x"), 0.0, 900.0, "session", "pool", took[0].site, took, owner, standing,
+        context, None,
+    )  # fmt: skip
+    dead = owner.state == "dead"
+    return SEEN._replace(
+        pid=number, holder="owner_dead" if dead else "overdue", cause="owner_dead" if dead else "overdue",
+        checkout=checkout, process=ProcessIdentity(1, 0.0, "", "", "shop"),
+    )  # fmt: skip
+
+
+def test_one_thread_that_took_many_at_one_line_is_not_still_at_work_with_each() -> None:
+    stands = Frame("jobs", "turn", "jobs.py", 22)
+    one = [held(number, Owner("thread", "t", "alive"), stands) for number in range(3)]
+    each = [held(number, Owner("thread", f"t{number}", "alive"), stands) for number in range(3)]
+    assert [found.cause.key for found in diagnose(report(*one)).diagnoses] == ["kept_or_forgotten"]
+    assert [found.cause.key for found in diagnose(report(*each)).diagnoses] == ["held_while_working"]
+
+
+def test_the_advice_for_a_web_request_is_the_teardown() -> None:
+    serving = Owner("thread", "Thread-7 (process_request_thread)", "dead", 60.0)
+    for guilty in (held(1, serving), held(1, Owner("thread", "t", "dead", 60.0), context="GET /orders")):
+        assert "@app.teardown_request" in diagnose(report(guilty)).diagnoses[0].cause.change
+    assert diagnose(report(held(1, Owner("thread", "t", "dead", 60.0)))).diagnoses[0].cause.key == "thread_ended"
+
+
+def test_one_row_for_a_line_of_code_however_many_it_leaks() -> None:
+    seen = report(*(held(number, Owner("thread", "t", "dead", 60.0)) for number in range(1000, 1060)))
+    lines = table(seen, diagnose(seen))
+    assert sum(line.startswith("! 60x jobs.py:10 load") for line in lines) == 1
+    assert len(lines) < 20
+    assert "unnest(array[1000, 1001, " in " ".join(" ".join(lines).split())
+    assert max(map(len, lines)) <= 80
+
+
+def test_how_full_the_server_is_is_said_before_anybody_knows_how_fast() -> None:
+    seen = report(SEEN, used=53)
+    text = " ".join(" ".join(tell(seen, diagnose(seen))).split())
+    assert "too early to say how fast server 53 of 97 usable connections taken cause" in text
+
+
+def test_from_the_server_alone_the_states_are_told_and_the_exporter_is_known() -> None:
+    young = SEEN._replace(evidence="", state="idle in transaction", unused=50.0, transaction=60.0)
+    seen = report(young, young)
+    own = Application("db", "pgleak", "pgleak", (SEEN._replace(evidence="", application_name="pgleak"),))
+    seen = Report(seen.at, seen.servers, (*seen.applications, own), None, {})
+    lines = table(seen, diagnose(seen))
+    assert "  shop  (shop@db)  2 connections: 2 idle in transaction, oldest 60 s" in lines
+    assert "  pgleak  (pgleak@db)  1 connection: the exporter itself" in lines
+
+
 def test_names_cannot_move_a_terminals_cursor() -> None:
     bad = SEEN._replace(usename="\x1b[2Jx", client_addr="10.0.0.1\r")
     seen = Report(0.0, (), (Application("db", "\x1b[2Jx", "shop\x07", (bad,)),), None, {})

@@ -65,14 +65,20 @@ def test_the_culprit_is_on_top_with_line_owner_and_the_sql_that_ends_it(
     text = who(postgres16, shop, "--once")
     lines = text.splitlines()
     first = next(line for line in lines if "connections" in line and "@db" in line)
-    assert first.startswith(f"! {NAME}  (postgres@db)  2 connections, 2 suspect")
-    row = next(line for line in lines if " overdue " in line)
+    assert first == f"! {NAME}  (postgres@db)  2 connections, 2 suspect: 2 overdue"
+    assert f"  {NAME}-healthy  (postgres@db)  2 connections: 1 pooled; 1 in use" in lines
+    assert any(f"! 2x application.py:{LINE} take, {NAME} on db, since " in line for line in lines)
+    words = " ".join(text.split())
+    assert "by thread 'MainThread', now at application.py:" in words
+    assert re.search(r"select pg_terminate_backend\(pid\) from unnest\(array\[\d+, \d+\]\) pid;", words)
+    assert text.index(f"{NAME}-healthy") < text.index("! 2x")  # no application is pushed off the screen by a culprit
+
+
+def test_all_has_a_row_for_each_connection(postgres16: EmbeddedPostgres, shop: Fleet) -> None:
+    lines = who(postgres16, shop, "--once", "--all").splitlines()
+    row = next(line for line in lines if " overdue " in line and line.startswith("! "))
     assert re.fullmatch(rf"! \d+ +idle tx +\S+ +\S+ +overdue +application\.py:{LINE} take", row)
-    assert "by thread 'MainThread', now at application.py:" in text
-    pid = row.split()[1]
-    assert f"          select pg_terminate_backend({pid});" in lines
-    assert f"  {NAME}-healthy  (postgres@db)  2 connections" in lines
-    assert "  2 in all: 1 pooled, 1 in use" in lines
+    assert f"    select pg_terminate_backend({row.split()[1]});" in lines
 
 
 def test_it_ends_nothing_by_itself(postgres16: EmbeddedPostgres, shop: Fleet, connect: Connect) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pgleak.pool.snapshot import Checkout, Frame
     from pgleak.who.report import Connection
 
@@ -57,6 +60,12 @@ CAUSES: dict[str, Cause] = {
             "certain",
         ),
         Cause(
+            "request_ended",
+            "the thread that took it served a web request, has ended and did not give it back",
+            "give it back when the request ends: in Flask a function under `@app.teardown_request` that calls Session.remove()",
+            "certain",
+        ),
+        Cause(
             "engine_per_call",
             "one place makes an engine per call; each keeps a connection open that it used once",
             "make one engine per process and share it, or call dispose() on each when it is done",
@@ -78,6 +87,12 @@ CAUSES: dict[str, Cause] = {
             "held_while_working",
             "the code that took it is still at work and holds it meanwhile",
             "give it back before long work, waiting and calls elsewhere, and take it again afterwards",
+            "likely",
+        ),
+        Cause(
+            "kept_or_forgotten",
+            "one that lives took many here and gave none back: it keeps or forgets them",
+            "give each back before the next is taken, at best with a with block; look for a list, a cache or an attribute that keeps them",
             "likely",
         ),
         Cause(
@@ -121,6 +136,32 @@ CAUSES: dict[str, Cause] = {
 """By key."""
 
 
+#: How Python names a thread that serves one request (socketserver.ThreadingMixIn): the development servers of Flask, Django.
+_SERVES = "(process_request_thread)"
+#: So many connections that one thread or task took at one line, and still holds, were not taken for one piece of work.
+_MANY = 3
+
+
+def causes_of(connections: Sequence[Connection]) -> list[tuple[Connection, Cause]]:
+    """The causes of those that look leaked, each in the light of the others."""
+    found = [(each, cause) for each in connections if (cause := cause_of(each)) is not None]
+    takers = Counter(_taker(each) for each, _ in found)
+    return [
+        (each, CAUSES["kept_or_forgotten"])
+        if cause.key == "held_while_working" and takers[_taker(each)] >= _MANY
+        else (each, cause)
+        for each, cause in found
+    ]
+
+
+def _taker(connection: Connection) -> tuple[object, ...]:
+    """Who took it, where. Nobody stands at two places at once, so two threads of one name are told apart by that."""
+    held = connection.checkout
+    if held is None:
+        return ()
+    return connection.process, held.owner.kind, held.owner.name, held.standing, held.frames[:1]
+
+
 def cause_of(connection: Connection) -> Cause | None:
     """The cause that fits what is known of a connection; None when it does not look leaked."""
     if not connection.is_suspect:
@@ -131,13 +172,17 @@ def cause_of(connection: Connection) -> Cause | None:
         return CAUSES["disposed_while_out"]
     checkout = connection.checkout
     if checkout is None:
-        return CAUSES[connection.evidence]
+        # Whatever made it look leaked: what is in a transaction was not left by a pool, whose connections are reset.
+        in_transaction = connection.state.startswith("idle in transaction")
+        return CAUSES["stuck_in_transaction" if in_transaction else connection.evidence]
     if connection.cause == "inherited":
         return CAUSES["used_across_fork"]
     if connection.cause == "detached":
         return CAUSES["detached"]
     if connection.cause == "owner_dead":
-        return CAUSES["task_ended" if checkout.owner.kind == "task" else "thread_ended"]
+        if checkout.owner.kind == "task":
+            return CAUSES["task_ended"]
+        return CAUSES["request_ended" if checkout.context or _SERVES in checkout.owner.name else "thread_ended"]
     return CAUSES[_why_overdue(checkout)]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pgleak.who.causes import CAUSES, Cause, cause_of
+from pgleak.pool.reading import STALE_AFTER
+from pgleak.who.causes import CAUSES, Cause, causes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,6 +31,7 @@ class Diagnosis:
     per_hour: float | None  # so many more each hour on average; None when it is too early to say
     frames: tuple[Frame, ...] = ()  # the place that took them, the innermost first; () where nobody inside reports
     example: Checkout | None = None  # the longest held of them
+    members: tuple[Connection, ...] = ()  # the longest leaked first; () where it is engines that pile up
     hung: bool = False  # the process that holds them has stopped reporting
 
     @property
@@ -70,21 +72,15 @@ def pace(count: int, since: float) -> float | None:
 
 def _of_application(application: Application) -> Iterable[Diagnosis]:
     groups: dict[tuple[str, str], list[Connection]] = {}
-    for connection in application.suspects:
-        cause = cause_of(connection)
-        if cause is not None:
-            site = connection.checkout.site if connection.checkout is not None else ""
-            groups.setdefault((cause.key, site), []).append(connection)
+    for connection, cause in causes_of(application.suspects):
+        site = connection.checkout.site if connection.checkout is not None else ""
+        groups.setdefault((cause.key, site), []).append(connection)
     for (key, _), members in groups.items():
-        oldest = max(members, key=lambda each: each.since or 0)
-        since = oldest.since or 0
-        yield _diagnosis(
-            application, CAUSES[key], len(members), since, oldest.frames, oldest.checkout, hung=oldest.silence > 10
-        )
+        members.sort(key=lambda each: -(each.since or 0))
+        oldest = members[0]
+        yield _diagnosis(application, CAUSES[key], len(members), oldest.since or 0, oldest.frames, tuple(members))
     for heap in application.heaps:
-        yield _diagnosis(
-            application, CAUSES["engine_per_call"], heap.made.unused, heap.since, heap.made.frames, None, hung=False
-        )
+        yield _diagnosis(application, CAUSES["engine_per_call"], heap.made.unused, heap.since, heap.made.frames)
 
 
 def _diagnosis(
@@ -93,9 +89,7 @@ def _diagnosis(
     count: int,
     since: float,
     frames: tuple[Frame, ...],
-    example: Checkout | None,
-    *,
-    hung: bool,
+    members: tuple[Connection, ...] = (),
 ) -> Diagnosis:
     return Diagnosis(
         application.server,
@@ -107,8 +101,9 @@ def _diagnosis(
         since,
         pace(count, since),
         frames,
-        example,
-        hung,
+        members[0].checkout if members else None,
+        members,
+        hung=bool(members) and members[0].silence > STALE_AFTER,
     )
 
 

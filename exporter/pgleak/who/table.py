@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from typing import TYPE_CHECKING
 
-from pgleak.holders.join import HOLDERS
+from pgleak.postgres.connection import APPLICATION_NAME
 from pgleak.who.report import place
 from pgleak.who.sight import cannot_be_read, sight
 from pgleak.who.words import counted, duration, notes, printable, wrapped
@@ -18,9 +17,10 @@ if TYPE_CHECKING:
     from pgleak.who.report import Application, Connection, Report, ServerState
 
 WIDTH = 80
-SUSPECTS = 10  # of each application in full, unless all are asked for
+APPLICATIONS = 10  # without suspects, and
+PIDS = 50  # of each line of code, unless all are asked for
 _BAR = 16
-_INDENT = " " * 10
+_INDENT = " " * 4
 _STATES = {
     "idle in transaction": "idle tx",
     "idle in transaction (aborted)": "aborted tx",
@@ -39,8 +39,16 @@ def table(report: Report, findings: Findings, *, everything: bool = False, width
             lines += wrapped(f"! {cannot_be_read(server, report)}", width, "!   ")
         else:
             lines.append(_server(server, full.get(server.name)))
-    for application in report.applications:
-        lines += ["", *_application(application, findings, everything=everything)]
+    bad = [each for each in report.applications if each.suspects or each.piled]
+    well = [each for each in report.applications if not (each.suspects or each.piled)]
+    shown = [*bad, *(well if everything else well[:APPLICATIONS])]
+    lines += ["", *(part for each in shown for part in wrapped(_application(each), width, "    "))]
+    if len(well) > len(shown) - len(bad):
+        lines.append(f"  and {len(well) + len(bad) - len(shown)} more applications without suspects (--all)")
+    for diagnosis in findings.diagnoses:
+        lines += ["", *_culprit(diagnosis, everything=everything)]
+    for application in report.applications if everything else ():
+        lines += ["", *_all(application)]
     if not report.applications:
         lines += ["", "  no connections" if not sight(report).is_blind else "  no connection could be seen"]
     noted = [line for note in notes(report) for line in wrapped(f"  Note: {note}", width, "  ")]
@@ -62,34 +70,66 @@ def _server(server: ServerState, full: float | None) -> str:
     return f"{mark} {server.name:<16.16} {server.used:>5} of {server.usable} taken [{bar}]{outlook}"
 
 
-def _application(application: Application, findings: Findings, *, everything: bool) -> Iterator[str]:
+def _application(application: Application) -> str:
     bad = len(application.suspects) + application.piled
     user = f"{application.usename}@" if application.usename else ""
     counts = counted(len(application.connections), "connection") + (f", {bad} suspect" if bad else "")
-    yield f"{'!' if bad else ' '} {application.name}  ({user}{application.server})  {counts}"
-    for diagnosis in findings.diagnoses:
-        if (diagnosis.server, diagnosis.usename, diagnosis.application) == (
-            application.server,
-            application.usename,
-            application.name,
-        ):
-            yield _diagnosis(diagnosis)
-    shown = application.connections if everything else application.suspects[:SUSPECTS]
-    if shown:
-        yield f"  {'PID':<8}{'STATE':<11}{'AGE':<7}{'UNUSED':<7}{'HOLDER':<11}WHERE"
-    for connection in shown:
-        yield from _connection(connection)
-    rest = application.connections[len(shown) :]
-    if rest:
-        holders = Counter(each.holder for each in rest)
-        told = ", ".join(f"{holders[holder]} {_word(holder)}" for holder in HOLDERS if holders[holder])
-        yield f"  {'and ' if shown else ''}{len(rest)} {'more' if shown else 'in all'}: {told}"
+    mark = "!" if bad else " "
+    return f"{mark} {application.name}  ({user}{application.server})  {counts}: {_inside(application)}"
 
 
-def _diagnosis(diagnosis: Diagnosis) -> str:
+def _inside(application: Application) -> str:
+    """Who holds its connections; where no process reports, what the server says of them."""
+    if application.name == APPLICATION_NAME and not application.processes:
+        return "the exporter itself"
+    known: dict[str, list[Connection]] = {}
+    for each in application.connections:
+        name = _word(each.holder) if each.process is not None or application.processes else each.state or "unknown"
+        known.setdefault(name, []).append(each)
+    told = []
+    for name, group in sorted(known.items(), key=lambda item: -len(item[1])):
+        ages = [] if application.processes else [age for one in group if (age := one.transaction or one.unused)]
+        told.append(f"{len(group)} {name}" + (f", oldest {duration(max(ages))}" if ages else ""))
+    return "; ".join(told)
+
+
+def _culprit(diagnosis: Diagnosis, *, everything: bool) -> Iterator[str]:
+    """One line of code, with everything that it leaks."""
     pace = "" if diagnosis.per_hour is None else f", {diagnosis.per_hour:+.1f}/h"
-    line = f" {place(diagnosis.frames[0])}" if diagnosis.frames else ""
-    return f"!   {diagnosis.connections}x{line} since {duration(diagnosis.since)}{pace}: {diagnosis.cause.key}"
+    line = f" {place(diagnosis.frames[0])} {diagnosis.frames[0].function}," if diagnosis.frames else ""
+    yield from wrapped(
+        f"! {diagnosis.connections}x{line} {diagnosis.application} on {diagnosis.server}, "
+        f"since {duration(diagnosis.since)}{pace}: {_word(diagnosis.cause.key)}",
+        WIDTH,
+        "!   ",
+    )
+    if diagnosis.members:
+        owner = _owner(diagnosis.members[0])
+        yield from (
+            wrapped(f"{_INDENT}{'the first ' if diagnosis.connections > 1 else ''}{owner}", WIDTH, _INDENT)
+            if owner
+            else ()
+        )
+    shown = diagnosis.members if everything else diagnosis.members[:PIDS]
+    pids = ", ".join(str(each.pid) for each in shown if each.pid is not None)
+    if not pids:
+        return
+    if len(shown) == 1 and shown[0].end:
+        yield f"{_INDENT}{shown[0].end}"
+    elif shown[0].end:
+        end = f"{_INDENT}select pg_terminate_backend(pid) from unnest(array[{pids}]) pid;"  # noqa: S608  for a person to run; numbers alone
+        yield from wrapped(end, WIDTH, _INDENT)
+    else:
+        yield from wrapped(f"{_INDENT}process ids on the server: {pids}", WIDTH, _INDENT)
+    if len(diagnosis.members) > len(shown):
+        yield f"{_INDENT}and {len(diagnosis.members) - len(shown)} more (--all)"
+
+
+def _all(application: Application) -> Iterator[str]:
+    yield f"  {application.name} on {application.server}"
+    yield f"  {'PID':<8}{'STATE':<11}{'AGE':<7}{'UNUSED':<7}{'HOLDER':<11}WHERE"
+    for connection in application.connections:
+        yield from _connection(connection)
 
 
 def _connection(connection: Connection) -> Iterator[str]:

@@ -78,10 +78,13 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(report.at - diagnosis.since))
     how_fast = "too early to say how fast" if diagnosis.per_hour is None else f"{diagnosis.per_hour:+.1f} an hour"
     yield from _field("since", f"{began} ({duration(diagnosis.since)} ago), {how_fast}", width)
-    for outlook in findings.outlooks:
-        if outlook.server == diagnosis.server:
-            when = "full now" if not outlook.seconds else f"full in {duration(outlook.seconds)} if nobody acts"
-            yield from _field("server", f"{outlook.used} of {outlook.usable} usable connections taken, {when}", width)
+    server = report.server(diagnosis.server)
+    if server is not None and server.usable:
+        left = next((each.seconds for each in findings.outlooks if each.server == server.name), None)
+        when = "" if left is None else f", full in {duration(left)} if nobody acts"
+        if server.used >= server.usable:
+            when = ", full now"
+        yield from _field("server", f"{server.used} of {server.usable} usable connections taken{when}", width)
     yield from _field("cause", f"{diagnosis.cause.what} ({_SURE[diagnosis.cause.sure]})", width)
     if diagnosis.frames:
         yield from _field("line", " < ".join(_frame(frame) for frame in diagnosis.frames), width)
