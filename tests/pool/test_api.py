@@ -79,6 +79,21 @@ def test_every_engine_existing_and_future(postgres16: EmbeddedPostgres) -> None:
     after.dispose()
 
 
+def test_one_name_for_every_engine_keeps_databases_and_applications_apart(postgres16: EmbeddedPostgres) -> None:
+    name = new_name()
+    before = create_engine(url(postgres16))
+    api.instrument(name=name)
+    after = create_engine(url(postgres16))
+    other = create_engine(url(postgres16).set(database="template1"))
+    with before.connect() as connection, after.connect(), other.connect():
+        assert connection.execute(text("show application_name")).scalar() == name
+        address = f"127.0.0.1:{postgres16.port}"
+        assert counts(f"{name}/{address}/postgres") == Counts(used=2)
+        assert counts(f"{name}/{address}/template1") == Counts(used=1)
+    for engine in (before, after, other):
+        engine.dispose()
+
+
 def test_no_code_at_all(postgres16: EmbeddedPostgres) -> None:
     name = new_name()
     engine = create_engine(url(postgres16, plugin="pgleak", pgleak_name=name))

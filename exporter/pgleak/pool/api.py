@@ -41,6 +41,7 @@ class _State:
     lock = threading.RLock()
     original_init: Any = None  # Engine.__init__, while every engine is watched
     default_name: str | None = None
+    default_pool: str | None = None
     limits_known = False  # given in code, or read from the environment
     follows_forks = False
     observing = False  # `observe()` alone: no thread, no file
@@ -59,7 +60,8 @@ def instrument(
 ) -> None:
     """Watch an engine, or without one every engine, those that exist and those to come.
 
-    `name` is the `pool` label, by default the engine's host:port/database. `application_name` is what the server is
+    `name` is the `pool` label, by default the engine's host:port/database; for every engine it is name/host:port/database,
+    so that neither two databases nor two applications on one become one pool. `application_name` is what the server is
     told where the user gave none, by default `name`, else PGLEAK_APPLICATION_NAME, else the program's name. `limits`
     and `on_suspect` hold for the whole process; the callback runs on pgleak's own thread, once per suspect. Without
     `limits` those of the environment hold, PGLEAK_DEAD_OWNER and so on.
@@ -75,6 +77,7 @@ def instrument(
         if on_suspect is not None:
             MONITOR.reporter.on_suspect = on_suspect
         if sync_engine is None:
+            _state.default_pool = name or _state.default_pool
             _watch_all(application_name or name)
         else:
             _watch(sync_engine, name, application_name)
@@ -159,9 +162,13 @@ def _watch_all(application_name: str | None) -> None:
     new = []
     for engine in engines:
         if LEDGER.watched(engine) is None and hasattr(engine, "pool"):
-            _watch(engine, None, _state.default_name)
+            _watch(engine, _default_pool(engine), _state.default_name)
             new.append(engine)
     _adopt_open_connections(new)
+
+
+def _default_pool(engine: Engine) -> str | None:
+    return f"{_state.default_pool}/{drivers.address(engine.url)}" if _state.default_pool else None
 
 
 def _patch_engine() -> None:
@@ -174,7 +181,7 @@ def _patch_engine() -> None:
         if _state.original_init is None:  # uninstrumented, but somebody wrapped this wrapper
             return
         try:
-            _watch(engine, None, _state.default_name)
+            _watch(engine, _default_pool(engine), _state.default_name)
             remember_origin(engine, sys._getframe(2))  # noqa: SLF001 - documented
         except Exception:  # noqa: BLE001 - an engine that is not watched is better than none
             LEDGER.errors += 1
@@ -205,7 +212,7 @@ def remember_origin(engine: Engine, frame: FrameType | None) -> None:
 
 def _unpatch_engine() -> None:
     original = _state.original_init
-    _state.original_init = _state.default_name = None
+    _state.original_init = _state.default_name = _state.default_pool = None
     if original is not None and getattr(Engine.__init__, "__wrapped__", None) is original:
         setattr(Engine, "__init__", original)  # noqa: B010 - mypy takes no assignment to a method
 
