@@ -83,6 +83,14 @@ def test_grants_speak_of_reserved_slots_where_the_version_has_them(version: int,
     assert "password" not in text.replace("\\password", "")
 
 
+def test_what_needs_a_terminal_comes_last() -> None:
+    """Without one, psql reads a password from the lines that follow, which would swallow statements."""
+    *others, first, second = grants(16).splitlines()
+    assert first.startswith("\\password")
+    assert second.startswith("\\password")
+    assert not any(line.startswith("\\") for line in others)
+
+
 def test_grants_quote_names() -> None:
     assert 'CREATE ROLE "we""ird; DROP" LOGIN' in grants(16, role='we"ird; DROP')
 

@@ -50,11 +50,13 @@ def grants(version: int, role: str = "pgleak", database: str = "postgres", canar
             "-- would take the slots that you need yourself in that hour.",
         ]
     lines += [
-        f"\\password {watcher}",
         "",
         "-- Optional: an ordinary role for the canary (`canary:` in the settings), which proves that logins still work.",
         f"CREATE ROLE {prober} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE CONNECTION LIMIT 2;",
         f"GRANT CONNECT ON DATABASE {place} TO {prober};",
+        "",
+        "-- Last, and for an interactive psql: without a terminal, each of the two would read the lines that follow it.",
+        f"\\password {watcher}",
         f"\\password {prober}",
     ]
     return "\n".join(lines) + "\n"
