@@ -50,7 +50,7 @@ def table(report: Report, findings: Findings, *, everything: bool = False, width
     for application in report.applications if everything else ():
         lines += ["", *_all(application)]
     if not report.applications:
-        lines += ["", "  no connections" if not sight(report).is_blind else "  no connection could be seen"]
+        lines += ["  no connections" if not sight(report).is_blind else "  no connection could be seen"]
     noted = [line for note in notes(report) for line in wrapped(f"  Note: {note}", width, "  ")]
     return [_fitted(line, width) for line in [*lines, *([""] if noted else []), *noted]]
 
