@@ -179,6 +179,9 @@ class Section:
     def file(self, key: str, base: Path) -> Path | None:
         """Read the path of a file, relative to `base`; whether it is there is for its own reader to see."""
         text = self.text(key)
+        if looks_like_dsn(text):
+            self.note(key, "must be a path, not a connection string", hidden=True)
+            return None
         return base / text if text else None
 
     def items(self, key: str) -> Iterator[tuple[str, object]]:
