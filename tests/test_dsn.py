@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from pgleak.dsn import Dsn, DsnError
-from pgleak.libpq import OPTIONS, SECRET_OPTIONS
+from pgleak.libpq import OPTIONS
+from pgleak.secret import SECRET_OPTIONS
 
 if TYPE_CHECKING:
     from pathlib import Path

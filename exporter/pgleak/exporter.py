@@ -143,7 +143,8 @@ class Exporter:
         readers = list(self._readers.values())
         flights = {reader: reader.start() for reader in readers if self._is_stale(reader)}
         readings = [
-            reader.finish(flights[reader], deadline) if reader in flights else reader.last for reader in readers
+            reader.finish(flights[reader], deadline, scrape=False) if reader in flights else reader.last
+            for reader in readers
         ]
         self._remember(reading for reading in readings if reading)
         return list(zip(readers, readings, strict=True))

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import psycopg2
 from psycopg2.extensions import parse_dsn
 
+from pgleak.secret import looks_like_dsn
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-# Values that nobody may see. `passfile` and `sslkey` are paths, not secrets.
-SECRET_OPTIONS = frozenset({"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
 
 # Connection options up to PostgreSQL 18, to find the nearest to a misspelt one. What is valid, libpq decides.
 OPTIONS = (
@@ -80,12 +79,6 @@ def check(options: Mapping[str, str]) -> None:
     """Raise DsnError when a value can be seen to be wrong without connecting."""
     if problem := _problem_with(options):
         raise DsnError(problem)
-
-
-def looks_like_dsn(text: str) -> bool:
-    """Whether a text may well be a connection string, so that showing it may show a password."""
-    lowered = text.lower()
-    return "://" in lowered or any(f"{option}=" in lowered.replace(" ", "") for option in SECRET_OPTIONS)
 
 
 def _problem_before_parsing(text: str) -> str:

@@ -52,7 +52,10 @@ def count(default: int, low: int, high: int) -> int:
 def parse_duration(value: object) -> float | None:
     """Return seconds from a number or from text like `500ms`, `30s`, `1h30m`; None if it is neither."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if math.isfinite(value) else None
+        try:
+            return float(value) if math.isfinite(value) else None
+        except OverflowError:  # a whole number that no float can hold
+            return None
     text = value.strip() if isinstance(value, str) else ""
     if _NUMBER.fullmatch(text):
         return float(text)
@@ -78,7 +81,10 @@ def show(value: object) -> str:
         return "a list"
     if value is None or isinstance(value, bool):
         return {None: "nothing", True: "true", False: "false"}[value]
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number that is too long to show"
     if looks_like_dsn(text):
         return "a connection string (not shown)"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
@@ -179,6 +185,9 @@ class Section:
     def file(self, key: str, base: Path) -> Path | None:
         """Read the path of a file, relative to `base`; whether it is there is for its own reader to see."""
         text = self.text(key)
+        if looks_like_dsn(text):
+            self.note(key, "must be a path, not a connection string", hidden=True)
+            return None
         return base / text if text else None
 
     def items(self, key: str) -> Iterator[tuple[str, object]]:

@@ -53,10 +53,10 @@ class CanaryProbe:
             thread.start()
             self._thread = thread
 
-    def finish(self) -> Logins:
-        """Wait a moment for a login that is under way, and return what is known."""
-        if self._thread is not None:
-            self._thread.join(_MOMENT)
+    def finish(self, seconds: float) -> Logins:
+        """Wait a moment, and no longer than ``seconds``, for a login that is under way, and return what is known."""
+        if self._thread is not None and seconds > 0:
+            self._thread.join(min(seconds, _MOMENT))
         return self.logins
 
     def _login(self) -> None:

@@ -28,7 +28,7 @@ STARTING = "(starting)"
 """Application name of sessions that have not logged in yet, which PostgreSQL 18 and later show."""
 
 _MOST_REMEMBERED = 1_000  # applications per server; bounds the memory when users and databases come and go
-_MOST_REWRITES = 10_000  # cached rewrites; more distinct raw names than this in one scrape are recomputed
+_MOST_REWRITES = 2_000  # cached rewrites; more distinct raw names than this in one scrape are recomputed
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pgleak.postgres import activity
@@ -63,7 +63,7 @@ class Flight:
         self.started = started  # seconds of the reader's clock
         self.done = threading.Event()
         self.reading: Reading | None = None
-        self.counted = False  # among the errors
+        self.counted = False  # among the errors of scrapes
 
 
 class Reader:
@@ -106,17 +106,23 @@ class Reader:
         try:
             thread.start()
         except RuntimeError:  # no more threads to be had
-            flight.reading = self._failed(flight, "other", "the system gives no more threads")
+            flight.reading = self._failed(flight, "other", "the system gives no more threads", self._logins(0))
             flight.done.set()
         return flight
 
-    def finish(self, flight: Flight, deadline: float) -> Reading:
+    def finish(self, flight: Flight, deadline: float, *, scrape: bool = True) -> Reading:
         """Wait for a read, no longer than ``deadline`` (seconds of the clock) and a moment; never raises.
 
-        For an asker that has to go before it ends, the read has failed: that counts, once for each read.
+        The moment is shared by all reads of one deadline. For an asker that has to go before it ends, the read has failed:
+        that counts, once for each read, and only where the asker is a scrape.
         """
-        flight.done.wait(max(deadline - self._clock(), 0) + _GRACE)
-        return flight.reading or self._failed(flight, "timeout", "the read has not ended yet")
+        flight.done.wait(max(deadline + _GRACE - self._clock(), 0))
+        reading = flight.reading or self._failed(flight, "timeout", "the read has not ended yet", self._logins(0))
+        with self._lock:
+            if scrape and reading.reason and not flight.counted:
+                flight.counted = True
+                self._errors[reading.reason] += 1
+            return replace(reading, errors=dict(self._errors))
 
     def close(self) -> None:
         """Give the slot back; a read that is under way ends by itself."""
@@ -129,10 +135,10 @@ class Reader:
         try:
             reading = self._read(flight, deadline)
         except ReadError as error:
-            reading = self._failed(flight, error.reason, error.detail, ended=True)
+            reading = self._ended(flight, error.reason, error.detail, deadline)
         except Exception as error:  # noqa: BLE001  a fault of ours must show as data, not as a missing scrape
             self._report(error)
-            reading = self._failed(flight, "other", f"internal error: {type(error).__name__}", ended=True)
+            reading = self._ended(flight, "other", f"internal error: {type(error).__name__}", deadline)
         flight.reading = self.last = reading
         flight.done.set()
 
@@ -168,15 +174,15 @@ class Reader:
             asked=asked,
             packs=packs,
             places=places,
-            errors=dict(self._errors),
             last_success=self._last_success,
-            logins=self._logins(),
+            logins=self._logins(deadline - self._clock()),
         )
 
-    def _logins(self) -> Logins | None:
+    def _logins(self, seconds: float) -> Logins | None:
+        """Return what the canary knows, after so many seconds at most."""
         if self._canary is None:
             return None
-        logins = self._canary.finish()
+        logins = self._canary.finish(seconds)
         with self._lock:
             self._voice.login(logins)
         return logins
@@ -188,21 +194,18 @@ class Reader:
             self._reported = frames
             _LOG.error("internal error (%s), please report it:\n%s", type(error).__name__, frames)
 
-    def _failed(self, flight: Flight, reason: str, detail: str, *, ended: bool = False) -> Reading:
-        with self._lock:
-            if not flight.counted:
-                flight.counted = True
-                self._errors[reason] += 1
-            errors = dict(self._errors)
-            if ended:  # a read that somebody could not wait for may still succeed
-                self._voice.down(reason, detail)
+    def _ended(self, flight: Flight, reason: str, detail: str, deadline: float) -> Reading:
+        with self._lock:  # only now: a read that somebody could not wait for may still succeed
+            self._voice.down(reason, detail)
+        return self._failed(flight, reason, detail, self._logins(deadline - self._clock()))
+
+    def _failed(self, flight: Flight, reason: str, detail: str, logins: Logins | None) -> Reading:
         return Reading(
             name=self.target.name,
             reason=reason,
             detail=detail,
             duration=self._clock() - flight.started,
             ended=self._clock(),
-            errors=errors,
             last_success=self._last_success,
-            logins=self._logins(),
+            logins=logins,
         )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _MOST_LINES = 6  # per target and period: a server that flaps is one story, not a hundred
 _PERIOD = 600.0  # seconds
+_GONE = {"connection_lost", "unreachable", "starting_or_stopping"}  # the stages of one restart: one line for all
+_FULL = {"slots_exhausted", "role_limit", "database_limit"}
 _REMINDER = 3600.0  # seconds until a server that is still down is mentioned again
 
 
@@ -32,6 +34,9 @@ class Voice:
         self._since = clock()
         self._said = float("-inf")
         self._lines: deque[float] = deque(maxlen=_MOST_LINES)
+        self._urgent_lines: deque[float] = deque(
+            maxlen=_MOST_LINES
+        )  # of a full server, which no other line may silence
         self._kept_back = 0
         self._role_problem = ""
         self._full = False
@@ -42,9 +47,11 @@ class Voice:
         now = self._clock()
         if not self._reason:
             self._since = now
-        if reason != self._reason or now - self._said >= _REMINDER:
-            self._reason = reason
-            self._say("warning", f"cannot be read ({reason}): {detail}. {REASONS[reason]}")
+        same_outage = reason == self._reason or (self._reason in _GONE and reason in _GONE)
+        if not same_outage or now - self._said >= _REMINDER:
+            urgent = reason in _FULL
+            self._say("warning", f"cannot be read ({reason}): {detail}. {REASONS[reason]}", urgent=urgent)
+        self._reason = reason
 
     def up(self, server: Server, used: int) -> None:
         """The server was read; ``used`` of its slots are taken."""
@@ -58,9 +65,13 @@ class Voice:
         self._reason = ""
         full = used >= server.usable
         if full and not self._full:
-            self._say("warning", f"is full: {used} of {server.usable} connections used, ordinary roles are refused")
+            self._say(
+                "warning",
+                f"is full: {used} of {server.usable} connections used, ordinary roles are refused",
+                urgent=True,
+            )
         elif self._full and not full:
-            self._say("info", f"has room again: {used} of {server.usable} connections used")
+            self._say("info", f"has room again: {used} of {server.usable} connections used", urgent=True)
         self._full = full
         problem = _role_problem(server)
         if problem and problem != self._role_problem:
@@ -70,20 +81,25 @@ class Voice:
     def login(self, logins: Logins) -> None:
         """The canary has tried, or not yet."""
         if logins.success is False and self._login is not False:
-            self._say("warning", f"refuses logins of the canary's role ({logins.reason}): {logins.detail}")
+            self._say(
+                "warning",
+                f"refuses logins of the canary's role ({logins.reason}): {logins.detail}",
+                urgent=logins.reason in _FULL,
+            )
         elif logins.success and self._login is False:
             self._say("info", "takes logins of the canary's role again")
         self._login = logins.success
 
-    def _say(self, level: str, text: str) -> None:
+    def _say(self, level: str, text: str, *, urgent: bool = False) -> None:
         now = self._clock()
-        if len(self._lines) == _MOST_LINES and now - self._lines[0] < _PERIOD:
+        lines = self._urgent_lines if urgent else self._lines
+        if len(lines) == _MOST_LINES and now - lines[0] < _PERIOD:
             self._kept_back += 1
             return
         if self._kept_back:
             text = f"{text} ({self._kept_back} lines about this server were kept back)"
         self._kept_back = 0
-        self._lines.append(now)
+        lines.append(now)
         self._said = now
         getattr(self._log, level)("server %s %s", self._target, text)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pgleak import commandline
 
 if TYPE_CHECKING:
     import argparse
@@ -35,7 +36,10 @@ class Options:
 def add(parser: argparse.ArgumentParser, seconds: Callable[[str], float]) -> None:
     """Add the options to a parser; ``seconds`` reads a positive number."""
     parser.add_argument(
-        "--pool-dir", metavar="DIR", type=Path, help="the PGLEAK_DIR of the application; alone, ask no server"
+        "--pool-dir",
+        metavar="DIR",
+        type=commandline.path,
+        help="the PGLEAK_DIR of the application; alone, ask no server",
     )
     parser.add_argument(
         "--diagnose", action="store_true", help="say in words what leaks, why, where, and what to change"
