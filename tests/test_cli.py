@@ -114,6 +114,13 @@ def test_serve_starts_while_the_server_is_down_and_finds_it_later(new_postgres: 
     wait_until(lambda: 'pgleak_up{server="db"} 1' in running.get("/metrics"), what="recovery")
 
 
+def test_what_cannot_work_is_logged_at_once_and_not_at_the_first_scrape(serve: Any, tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    running = serve("--dsn", "host=127.0.0.1 port=1", "--server", "db", "--pool-dir", str(missing))
+    wait_until(lambda: "server db cannot be read (unreachable)" in running.log.read_text(), what="the refusal")
+    assert f"{missing} is missing or cannot be read: start the application with PGLEAK_DIR=" in running.log.read_text()
+
+
 def test_a_port_in_use_is_a_clear_error(postgres18: EmbeddedPostgres) -> None:
     done = pgleak("serve", "--dsn", "host=127.0.0.1", "--listen", f"127.0.0.1:{postgres18.port}")
     assert done.returncode == 1

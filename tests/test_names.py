@@ -56,6 +56,16 @@ def test_ten_thousand_names_keep_the_sum_and_a_bounded_memory() -> None:
     assert max(sizes[5:]) <= sizes[5] * 1.1
 
 
+def test_combinations_of_labels_are_bounded_too() -> None:
+    """Forty names and forty users are within their caps, and 1,600 series in every metric."""
+    one = namer(caps=Caps(datname=40, usename=40, application_name=40, client_addr=40))
+    packs = [pack(f"app{chr(97 + i % 26)}{i}x", user=f"u{j}") for i in range(40) for j in range(40)]
+    keys = [place.key for place in one.places(packs, 0.0)]
+    assert len(set(keys)) == 401
+    assert keys.count((OTHER,) * 3) == 1_600 - 400
+    assert [place.key for place in one.places(packs, 15.0)] == keys
+
+
 def test_ten_thousand_distinct_names_on_a_real_server_stay_capped(
     postgres16: EmbeddedPostgres, connect: Connect
 ) -> None:

@@ -279,6 +279,14 @@ def _serve(options: argparse.Namespace) -> int:
         )
     names = ", ".join([*exporter.targets(), *([str(settings.pool_dir)] if settings.pool_dir else [])])
     logging.getLogger("pgleak").info("pgleak %s watches %s and listens on %s", __version__, names, server.url)
+    folder = settings.pool_dir
+    if folder and not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
+        logging.getLogger("pgleak").warning(
+            "%s is missing or cannot be read: start the application with PGLEAK_DIR=%s, or let this user read it",
+            folder,
+            folder,
+        )
+    exporter.start()
     signal.sigwait(_END)
     server.shutdown()
     exporter.close()

@@ -133,6 +133,11 @@ class Exporter:
         """Return True: a server that is down is a finding, and no reason to keep the exporter out of service."""
         return True
 
+    def start(self) -> None:
+        """Begin a read of each target, so that the log says at once what does not work."""
+        for reader in self._readers.values():
+            reader.start()
+
     def close(self) -> None:
         """Give all slots back."""
         for reader in self._readers.values():

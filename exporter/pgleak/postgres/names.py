@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pgleak.application_names import rewrite
 from pgleak.metrics import GROUPING
 from pgleak.postgres.activity import HIDDEN, Application, Place
-from pgleak.postgres.caps import KEEP_SECONDS, OTHER_IGNORED, CounterCap, StickyCap
+from pgleak.postgres.caps import KEEP_SECONDS, OTHER, OTHER_IGNORED, CounterCap, StickyCap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +28,7 @@ STARTING = "(starting)"
 """Application name of sessions that have not logged in yet, which PostgreSQL 18 and later show."""
 
 _MOST_REMEMBERED = 1_000  # applications per server; bounds the memory when users and databases come and go
+_COMBINATIONS = 10  # times the largest cap: the most combinations of labels per server
 _MOST_REWRITES = 2_000  # cached rewrites; more distinct raw names than this in one scrape are recomputed
 
 
@@ -48,6 +49,7 @@ class Namer:
         limits = {name: getattr(settings.caps, name) for name in GROUPING}
         self._caps = {name: StickyCap(limit) for name, limit in limits.items()}
         self._caps_of_ignored = {name: StickyCap(limit, OTHER_IGNORED) for name, limit in limits.items()}
+        self._combinations = StickyCap(_COMBINATIONS * max(limits.values()))
         self._counters = CounterCap(settings.caps.datname)
         self._rewritten: dict[str, str] = {}
         self._ignored: dict[tuple[str, str], bool] = {}
@@ -67,7 +69,23 @@ class Namer:
         for column in self._settings.group_by:
             values = names if column == "application_name" else [getattr(pack, column) for pack in packs]
             columns.append(self._labels(column, values, sizes, ignored, now))
-        return list(map(Place, zip(*columns, strict=True), ignored))
+        return list(map(Place, self._bounded_keys(list(zip(*columns, strict=True)), sizes, ignored, now), ignored))
+
+    def _bounded_keys(
+        self, keys: Sequence[tuple[str, ...]], sizes: Sequence[int], ignored: Sequence[bool], now: float
+    ) -> Sequence[tuple[str, ...]]:
+        """Fold what the caps of single labels leave when their combinations are too many."""
+        if len(set(keys)) <= self._combinations.limit:
+            return keys
+        counts: dict[str, float] = {}
+        for key, size in zip(keys, sizes, strict=True):
+            joined = "\0".join(key)  # PostgreSQL has no NUL in its texts
+            counts[joined] = counts.get(joined, 0) + size
+        self._combinations.update(counts, now)
+        return [
+            key if "\0".join(key) in self._combinations else (OTHER_IGNORED if is_ignored else OTHER,) * len(key)
+            for key, is_ignored in zip(keys, ignored, strict=True)
+        ]
 
     def bounded(self, server: Server, now: float) -> Server:
         """Return what is known of a server with no more names in it than the caps allow.

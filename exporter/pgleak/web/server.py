@@ -6,8 +6,10 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import selectors
 import socket
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, cast
@@ -28,6 +30,7 @@ log = logging.getLogger("pgleak.web")
 
 _BACKLOG = 512
 _LAST_PORT = 65535
+_QUIET = 60.0  # seconds between two lines of the log about the same lack
 _STACK = 1024 * 1024  # bytes; ordinary threads reserve 8 MiB each, which a strict memory policy counts in full
 _STACK_LOCK = threading.Lock()
 _ADVICE = {
@@ -70,7 +73,7 @@ class WebServer:
         self._listener = _listen(host, port)
         self._house = House(
             pages=Pages(site, scrape_timeout, scrape_offset),
-            crowd=Crowd(self._limits.connections, clock),
+            crowd=Crowd(min(self._limits.connections, _half_of_the_descriptors()), clock),
             limits=self._limits,
             policy=self._policy.current,
             clock=clock,
@@ -80,6 +83,7 @@ class WebServer:
         self._waker, self._wake = socket.socketpair()
         self._wake.settimeout(0.0)
         self._stopping = False
+        self._complained = float("-inf")  # when the lack of resources was last logged
         self._serving: int | None = None  # the thread in serve_forever
         self._done = threading.Event()
         self._lock = threading.Lock()
@@ -150,7 +154,10 @@ class WebServer:
 
     def _cannot_accept(self, error: OSError) -> None:
         if error.errno in _OUT_OF_RESOURCES:
-            log.warning("cannot accept a connection: %s; closing the longest-stalled one", error.strerror)
+            now = self._house.clock()
+            if now - self._complained >= _QUIET:
+                self._complained = now
+                log.warning("cannot accept a connection: %s; closing the longest-stalled one", error.strerror)
             self._house.crowd.make_room()
             self._waker.settimeout(0.1)  # the connection needs a moment to go; the next try is not for nothing
             with contextlib.suppress(OSError):
@@ -181,6 +188,12 @@ class WebServer:
         self._waker.close()
         self._wake.close()
         self._done.set()
+
+
+def _half_of_the_descriptors() -> int:
+    """Leave the other half to the servers that are watched, and to files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft // 2, 1)
 
 
 def _start_thread(run: Callable[[], None], name: str) -> None:
