@@ -8,15 +8,16 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pgleak import cli
 from servers import run_sql, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from conftest import NewPostgres
     from pgleak.demo.embedded import EmbeddedPostgres
@@ -285,3 +286,9 @@ def test_no_output_of_a_whole_run_holds_the_password(new_postgres: NewPostgres, 
     everything = "\n".join([*seen, running.log.read_text(), ps, checked.stdout, checked.stderr])
     assert "authentication" in everything, "the run did meet refusals"
     assert SECRET not in everything
+
+
+def test_the_example_comes_with_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """So that it is at hand where only the package is, as in the container."""
+    assert cli.main(["serve", "--print-example"]) == 0
+    assert capsys.readouterr().out == (Path(__file__).parents[1] / "pgleak.example.yml").read_text()

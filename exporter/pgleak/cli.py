@@ -13,6 +13,7 @@ import signal
 import sys
 import textwrap
 from dataclasses import replace
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from pgleak import __version__, commandline
@@ -40,8 +41,8 @@ One server, from the first of these that is there:
   --dsn 'postgresql://pgleak@db1/postgres'    or 'host=db1 user=pgleak dbname=postgres'
   PGLEAK_DSN                                  the same, in the environment: not seen by ps
   PGHOST, PGUSER, PGSERVICE, ~/.pgpass ...    libpq's own environment
-Many servers, and everything else that can be set: --config FILE. pgleak.example.yml has every key with its
-default; a wrong file is refused with all of its problems at once, and exit code 2. With it, PGLEAK_DSN is not read.
+Many servers, and everything else that can be set (grouping, rewriting and ignoring of names, caps, thresholds,
+timeouts, the canary, the page): --config FILE. --print-example prints a file with every key and its default; a wrong file is refused with all of its problems at once, and exit code 2. With it, PGLEAK_DSN is not read.
 
 Passwords belong in PGPASSWORD, ~/.pgpass, a libpq service or --password-file. In --dsn they show in ps.
 """
@@ -100,6 +101,11 @@ def _parser(given: Sequence[str]) -> commandline.Parser:
         metavar="FILE",
         type=commandline.path,
         help="TLS and basic auth, in the format of Prometheus' web config file; re-read when it changes",
+    )
+    serve.add_argument(
+        "--print-example",
+        action="store_true",
+        help="print a settings file with every key, its default and why; then end",
     )
     serve.add_argument("--log-level", choices=_LOG_LEVELS, default="info", help="how much to log (default info)")
 
@@ -248,6 +254,9 @@ def _given(options: argparse.Namespace, *names: str) -> list[str]:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    if options.print_example:
+        print(resources.files("pgleak").joinpath("pgleak.example.yml").read_text("utf-8"), end="")
+        return 0
     settings = _settings(options)
     from pgleak.exporter import Exporter  # noqa: PLC0415  loads psycopg2, which only some commands need
     from pgleak.web import ListenError, WebConfigError, WebServer  # noqa: PLC0415  likewise bcrypt

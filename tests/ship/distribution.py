@@ -72,7 +72,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(distributions: dict[str, P
 def test_the_sdist_holds_what_its_user_reads(distributions: dict[str, Path]) -> None:
     with tarfile.open(distributions[".gz"]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
-    assert {"README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "pgleak.example.yml"} <= names
+    assert {"README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "exporter/pgleak/pgleak.example.yml"} <= names
     assert {"exporter/pgleak/py.typed", "dashboards/rules.yml", "dashboards/pgleak-connections.json"} <= names
 
 
