@@ -77,7 +77,8 @@ def test_with_nothing_to_judge_by_it_cannot_tell(tmp_path: Path, form: str) -> N
         assert code == 1
         assert "annot tell" in told
         assert ("db cannot be read: unreachable" in told) is ("--dsn" in arguments)
-        assert (f"{tmp_path}/missing: does not exist" in told) is (arguments[-1].endswith("missing"))
+        missing = f"{tmp_path}/missing: does not exist".replace(" ", "")  # however the line was broken
+        assert (missing in told.replace(" ", "")) is (arguments[-1].endswith("missing"))
 
 
 def test_a_role_that_sees_no_states_cannot_tell(shop: tuple[EmbeddedPostgres, Fleet]) -> None:
