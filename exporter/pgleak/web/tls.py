@@ -94,7 +94,7 @@ def _set_curves(context: ssl.SSLContext, curves: tuple[str, ...], problems: list
     for curve in curves:
         try:
             context.set_ecdh_curve(CURVES[curve])
-        except (ssl.SSLError, ValueError):  # X25519 before Python 3.11
+        except (ssl.SSLError, ValueError):  # X25519 in some builds
             continue
         if len(curves) == 1:
             return []
