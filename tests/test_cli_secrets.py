@@ -51,6 +51,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) 
         ("serve", "--dsn", "host=h", f"password={SECRET}"),
         ("serve", "--dsn", "host=h", f"passwrod={SECRET}"),
         ("serve", "--dsn", "host=h", "--password-file", f"u:{SECRET}//x@h"),
+        ("serve", "--dsn", "host=h", "--server", f"u:{SECRET}@h"),
         ("who", DSN),
         ("who", "--interval", DSN),
         ("who", "--pool-dir", DSN),

@@ -214,7 +214,7 @@ def _word(section: Section, key: str) -> str:
 
 
 def _problem_with_name(name: str) -> str:
-    if looks_like_dsn(name):
+    if looks_like_dsn(name) or "@" in name.partition(":")[2]:  # user:password@host
         return "must be a name, not a connection string: everybody who reads the metrics sees it"
     if not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
         return f"must be 1 to {LONGEST_NAME} printable characters"
