@@ -85,7 +85,6 @@ def _connecting(original: Any) -> Any:
     frame_at = sys._getframe  # noqa: SLF001 - documented; inspect.currentframe() is the same with a detour
     current_marks = MARKS.get
     here = owners.storage()
-    next_number = numbers.__next__
 
     def connect(self: Pool) -> Any:
         try:
@@ -117,7 +116,7 @@ def _connecting(original: Any) -> Any:
             if connection.out is not None and not connection.share(proxy):
                 return proxy
             given = proxy._connection_record.fairy_ref  # noqa: SLF001 - the weak reference that is there anyway
-            connection.out = (next_number(), now, owner, stack, session, site, given, current_marks())
+            connection.out = (next(numbers), now, owner, stack, session, site, given, current_marks())
             site.checkouts += 1
             connection.uses += 1
             ledger.waited += now - started
