@@ -270,8 +270,10 @@ def verdict(pool: list[Result], one: list[Result]) -> bool:
     scaled = over["pgleak"] / pool[0].median * REFERENCE_BARE
     promises = [
         (
-            f"{over['pgleak']:+.2f} us per checkout and checkin, that is {scaled:+.2f} us on a machine where bare takes "
-            f"{REFERENCE_BARE} us (at most {TARGET_MICROSECONDS:+} there)",
+            (
+                f"{over['pgleak']:+.2f} us per checkout and checkin, that is {scaled:+.2f} us on a machine where bare takes "
+                f"{REFERENCE_BARE} us (at most {TARGET_MICROSECONDS:+} there)"
+            ),
             scaled <= TARGET_MICROSECONDS,
         ),
         (
