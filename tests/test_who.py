@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from conftest import Connect
+    from conftest import Connect, NewPostgres
     from pgleak.demo.embedded import EmbeddedPostgres
 
 NAME = "who-shop"
@@ -145,6 +145,32 @@ def test_with_the_server_alone_it_tells_what_the_server_knows(
     assert "cause its transaction stays open" in text
     assert "possible: seen from the server alone" in text
     assert "line not known" in text
+
+
+def test_a_limit_of_the_role_is_counted_and_told(new_postgres: NewPostgres, connect: Connect, tmp_path: Path) -> None:
+    """PostgreSQL refuses the role at its own limit, however much room the server has."""
+    server = new_postgres(16)
+    servers.run_sql(server, "CREATE ROLE limited LOGIN CONNECTION LIMIT 3")
+    servers.run_sql(server, "CREATE DATABASE limited CONNECTION LIMIT 9")
+    for _ in range(2):
+        session = connect(server, user="limited", dbname="limited", application_name="who-limited")
+        session.autocommit = False
+        servers.query(session, "SELECT 1")
+    settings = tmp_path / "pgleak.yml"
+    settings.write_text(
+        f"targets: [{{name: db, dsn: '{server.dsn()}'}}]\nthresholds: {{stuck_in_transaction: 1s, passed_over: 1d}}\n"
+    )
+
+    def told() -> str:
+        return " ".join(who(None, None, "--config", str(settings), "--diagnose").split())
+
+    servers.wait_until(lambda: "who-limited leaks on db: 2 of its 2" in told())
+    assert "limit role limited: 2 of 3 connections taken" in told()
+    assert "limit database limited: 2 of 9 connections taken" in told()
+    limits = json.loads(who(None, None, "--config", str(settings), "--json"))["servers"][0]["limits"]
+    assert {(each["kind"], each["name"], each["used"], each["limit"]) for each in limits} >= {
+        ("role", "limited", 2, 3), ("database", "limited", 2, 9),
+    }  # fmt: skip
 
 
 def test_with_the_folder_alone_it_needs_no_server(shop: Fleet) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pgleak.pool.snapshot import Frame
     from pgleak.who.diagnosis import Diagnosis
     from pgleak.who.history import Key, Overview
-    from pgleak.who.report import Application, Connection, ServerState
+    from pgleak.who.report import Application, Connection
+    from pgleak.who.room import ServerState
 
 SUSPECTS = 20  # of each application, one by one; /connections has all of them
 APPLICATIONS = 300
@@ -81,13 +82,12 @@ def _fact(name: str, text: str) -> str:
 def _servers(seen: Overview) -> Iterator[str]:
     if not seen.report.servers:
         return
-    full = {outlook.server: outlook.seconds for outlook in seen.findings.outlooks}
     yield "<h2>Servers</h2>"
-    rows = [_server(server, full.get(server.name), seen) for server in seen.report.servers]
+    rows = [_server(server, seen) for server in seen.report.servers]
     yield _table(("Server", "Taken", "Room left", "Time left", "Last 24 h"), rows)
 
 
-def _server(server: ServerState, full: float | None, seen: Overview) -> str:
+def _server(server: ServerState, seen: Overview) -> str:
     name = f'<th scope="row"><a href="/probe?target={quote(server.name, safe="")}">{escape(server.name)}</a></th>'
     if server.reason:
         return f'<tr>{name}<td colspan="4"><span class="bad">down</span>: {escape(server.reason)}</td></tr>'
@@ -96,8 +96,11 @@ def _server(server: ServerState, full: float | None, seen: Overview) -> str:
     meter = f'<meter min="0" max="{most}" low="{0.7 * most:.0f}" high="{0.9 * most:.0f}" optimum="0" value="{server.used}">{taken}</meter> {taken}'
     leaks = any(diagnosis.server == server.name for diagnosis in seen.findings.diagnoses)
     left = "too early to say" if leaks else "nothing leaks" if server.visible else "cannot tell: states are hidden"
-    if full is not None:
-        left = f'<span class="bad">{duration(full) if full else "full now"}</span>'
+    first = seen.findings.soonest(server.name)
+    if first is not None:
+        left = f'<span class="bad">{duration(first.seconds) if first.seconds else "full now"}</span>'
+        if first.limit:
+            left += f": {escape(first.limit)}, {first.used} of {first.usable} taken"
     room = max(server.usable - server.used, 0)
     line = _sparkline(seen, (server.name, "", ""))
     return f'<tr>{name}<td>{meter}</td><td class="number">{room}</td><td>{left}</td><td>{line}</td></tr>'

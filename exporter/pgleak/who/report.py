@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pgleak.holders.join import claims_of
 from pgleak.pool.suspects import piled_up
+from pgleak.who.room import ServerState, room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -109,18 +110,6 @@ class Application:
 
 
 @dataclass(frozen=True, slots=True)
-class ServerState:
-    """One server that is watched."""
-
-    name: str
-    address: str
-    reason: str = ""  # why it could not be read; "" when it could
-    used: int = 0
-    usable: int = 0
-    visible: bool = True  # whether the role may see other roles' states
-
-
-@dataclass(frozen=True, slots=True)
 class Watch:
     """How the folder of state files is; None in a report when there is none."""
 
@@ -181,7 +170,7 @@ def report(
         unmatched[place] = unmatched.get(place, 0) + lost.connections
     return Report(
         at,
-        tuple(_server(reading, addresses.get(reading.name, "")) for reading in readings),
+        tuple(room(reading, addresses.get(reading.name, "")) for reading in readings),
         tuple(sorted(applications, key=_badness)),
         _watch(folder) if folder is not None else None,
         unmatched,
@@ -269,12 +258,6 @@ def _heaps(folder: Folder | None, at: float) -> dict[str, tuple[Heap, ...]]:
             oldest = min((backend.opened for backend in pool.idle), default=at)
             found.setdefault(pool.application_name, []).append(Heap(pile.pool, pile.made, max(at - oldest, 0.0)))
     return {name: tuple(heaps) for name, heaps in found.items()}
-
-
-def _server(reading: Reading, address: str) -> ServerState:
-    if reading.server is None:
-        return ServerState(reading.name, address, f"{reading.reason}: {reading.detail}")
-    return ServerState(reading.name, address, "", reading.used, reading.server.usable, reading.server.stats_visible)
 
 
 def _watch(folder: Folder) -> Watch:

@@ -13,8 +13,9 @@ from pgleak.who.words import counted, duration, notes, printable, wrapped
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgleak.who.diagnosis import Diagnosis, Findings
-    from pgleak.who.report import Application, Connection, Report, ServerState
+    from pgleak.who.diagnosis import Diagnosis, Findings, Outlook
+    from pgleak.who.report import Application, Connection, Report
+    from pgleak.who.room import ServerState
 
 WIDTH = 80
 APPLICATIONS = 10  # without suspects, and
@@ -33,12 +34,11 @@ _STATES = {
 def table(report: Report, findings: Findings, *, everything: bool = False, width: int = WIDTH) -> list[str]:
     """The whole screen, the culprit on top."""
     lines = [_head(report)]
-    full = {outlook.server: outlook.seconds for outlook in findings.outlooks}
     for server in report.servers:
         if server.reason:
             lines += wrapped(f"! {cannot_be_read(server, report)}", width, "!   ")
         else:
-            lines.append(_server(server, full.get(server.name)))
+            lines += _server(server, findings)
     bad = [each for each in report.applications if each.suspects or each.piled]
     well = [each for each in report.applications if not (each.suspects or each.piled)]
     shown = [*bad, *(well if everything else well[:APPLICATIONS])]
@@ -62,12 +62,22 @@ def _head(report: Report) -> str:
     return f"pgleak who  {time.strftime('%H:%M:%S', time.localtime(report.at))}  {found}{reporting}"
 
 
-def _server(server: ServerState, full: float | None) -> str:
+def _server(server: ServerState, findings: Findings) -> Iterator[str]:
+    """How full it is; and those limits of roles and databases that fill up."""
     filled = min(_BAR, round(_BAR * server.used / server.usable)) if server.usable else 0
-    outlook = "" if full is None else "  full now" if not full else f"  full in {duration(full)}"
-    mark = " " if full is None else "!"
     bar = "#" * filled + "." * (_BAR - filled)
-    return f"{mark} {server.name:<16.16} {server.used:>5} of {server.usable} taken [{bar}]{outlook}"
+    outlook = findings.outlook(server.name)
+    mark, left = (" ", "") if outlook is None else ("!", f"  {_full(outlook)}")
+    yield f"{mark} {server.name:<16.16} {server.used:>5} of {server.usable} taken [{bar}]{left}"
+    for limit in server.limits:
+        outlook = findings.outlook(server.name, limit.label)
+        if outlook is not None:
+            told = f"!   {limit.label}: {limit.used} of {limit.most} taken, {_full(outlook)}"
+            yield from wrapped(told, WIDTH, "!     ")
+
+
+def _full(outlook: Outlook) -> str:
+    return f"full in {duration(outlook.seconds)}" if outlook.seconds else "full now"
 
 
 def _application(application: Application) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pgleak.pool.snapshot import Frame
-    from pgleak.who.diagnosis import Diagnosis, Findings
+    from pgleak.who.diagnosis import Diagnosis, Findings, Outlook
     from pgleak.who.report import Application, Report
 
 _SURE = {
@@ -80,11 +80,14 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
     yield from _field("since", f"{began} ({duration(diagnosis.since)} ago), {how_fast}", width)
     server = report.server(diagnosis.server)
     if server is not None and server.usable:
-        left = next((each.seconds for each in findings.outlooks if each.server == server.name), None)
-        when = "" if left is None else f", full in {duration(left)} if nobody acts"
-        if server.used >= server.usable:
-            when = ", full now"
+        when = _when(server.used, server.usable, findings.outlook(server.name))
         yield from _field("server", f"{server.used} of {server.usable} usable connections taken{when}", width)
+        for limit in server.limits:
+            if diagnosis.share(limit):
+                when = _when(limit.used, limit.most, findings.outlook(server.name, limit.label))
+                yield from _field(
+                    "limit", f"{limit.label}: {limit.used} of {limit.most} connections taken{when}", width
+                )
     yield from _field("cause", f"{diagnosis.cause.what} ({_SURE[diagnosis.cause.sure]})", width)
     if diagnosis.frames:
         yield from _field("line", " < ".join(_frame(frame) for frame in diagnosis.frames), width)
@@ -103,6 +106,12 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
     if diagnosis.hung:
         yield from _field("process", "hangs: it has stopped reporting", width)
     yield from _field("change", diagnosis.cause.change, width)
+
+
+def _when(used: int, most: int, outlook: Outlook | None) -> str:
+    if used >= most:
+        return ", full now"
+    return "" if outlook is None else f", full in {duration(outlook.seconds)} if nobody acts"
 
 
 def notes(report: Report) -> Iterator[str]:
