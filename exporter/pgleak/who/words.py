@@ -117,6 +117,12 @@ def _when(used: int, most: int, outlook: Outlook | None) -> str:
 def notes(report: Report) -> Iterator[str]:
     """What is worth knowing beside leaks: what could not be seen, and pools that do not fit."""
     yield from sight(report).hidden
+    for server in report.servers:
+        if server.reason.startswith("slots_exhausted"):
+            yield (
+                f"{server.name} is full and lets nobody in; a `pgleak serve` that holds its connection still reads it: "
+                "look at its page / and at /connections"
+            )
     if report.watch is not None:
         watch = report.watch
         if watch.stale:
