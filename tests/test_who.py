@@ -119,6 +119,29 @@ def test_the_diagnosis_says_in_words_what_to_change(postgres16: EmbeddedPostgres
     assert "change take it with `with engine.connect() as connection:`" in text
 
 
+def test_what_the_garbage_collector_gave_back_is_told(postgres16: EmbeddedPostgres, tmp_path: Path) -> None:
+    """It ends such a leak by luck: with the leak of the same line that goes on, or alone where none does by now."""
+    fleet = Fleet(tmp_path / "state", [])
+    try:
+        fleet.start(url(postgres16, "who-lucky"), "in_use", "dropped")
+        fleet.start(url(postgres16, "who-unlucky"), "overdue", "dropped")
+        servers.wait_until(lambda: "overdue" in who(postgres16, fleet, "--json"))
+        text = " ".join(who(postgres16, fleet, "--diagnose").split())
+        told = json.loads(who(postgres16, fleet, "--json"))
+        table = " ".join(who(postgres16, fleet, "--once").split())
+    finally:
+        fleet.close()
+    lucky = (
+        "who-lucky: the garbage collector had to give back 1 connection that nobody closed, taken in __main__:take (1)"
+    )
+    assert lucky in text
+    assert lucky in table
+    assert "besides the garbage collector has given back 1 connection taken there and never closed" in text
+    assert "who-unlucky: the garbage" not in text
+    assert of(told, "who-lucky")["returned_by_gc"] == {"__main__:take": 1}
+    assert [each["returned_by_gc"] for each in told["diagnoses"]] == [1]
+
+
 def test_with_the_server_alone_it_tells_what_the_server_knows(
     postgres16: EmbeddedPostgres, connect: Connect, tmp_path: Path
 ) -> None:

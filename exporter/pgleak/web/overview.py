@@ -10,7 +10,7 @@ from urllib.parse import quote
 from pgleak.who.history import SLOTS
 from pgleak.who.report import place
 from pgleak.who.sight import sight
-from pgleak.who.words import counted, duration, notes
+from pgleak.who.words import about_applications, about_watching, counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -116,6 +116,7 @@ def _applications(seen: Overview) -> Iterator[str]:
     more = len(seen.report.applications) - APPLICATIONS
     if more > 0:
         yield f"<p>{more} more without suspects.</p>"
+    yield from _list(about_applications(seen.report))
 
 
 def _application(each: Application, seen: Overview) -> str:
@@ -179,15 +180,20 @@ def _frame(frame: Frame) -> str:
 
 
 def _watcher(seen: Overview) -> Iterator[str]:
-    found = list(notes(seen.report))
+    found = list(about_watching(seen.report))
     watch = seen.report.watch
     yield "<h2>The watcher</h2>"
     if watch is not None:
         yield f"<p>{counted(watch.processes, 'process')} reporting, {watch.stale} of them hanging.</p>"
-    if found:
-        yield "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in found) + "</ul>"
-    elif watch is None:
+    yield from _list(found)
+    if watch is None and not found:
         yield "<p>No folder of state files is read (pool_dir), so lines of code are not known.</p>"
+
+
+def _list(notes: Iterable[str]) -> Iterator[str]:
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    if items:
+        yield f"<ul>{items}</ul>"
 
 
 def _sparkline(seen: Overview, key: Key) -> str:

@@ -35,6 +35,7 @@ class Diagnosis:
     example: Checkout | None = None  # the longest held of them
     members: tuple[Connection, ...] = ()  # the longest leaked first; () where it is engines that pile up
     hung: bool = False  # the process that holds them has stopped reporting
+    returned: int = 0  # others taken there that the garbage collector has given back
     databases: Mapping[str, float] = field(default_factory=dict)  # the share of each
 
     def share(self, limit: Limit) -> float:
@@ -110,6 +111,7 @@ def _diagnosis(
     frames: tuple[Frame, ...],
     members: tuple[Connection, ...] = (),
 ) -> Diagnosis:
+    example = members[0].checkout if members else None
     return Diagnosis(
         application.server,
         application.name,
@@ -120,9 +122,10 @@ def _diagnosis(
         since,
         pace(count, since),
         frames,
-        members[0].checkout if members else None,
+        example,
         members,
         hung=bool(members) and members[0].silence > STALE_AFTER,
+        returned=application.returned.get(example.site, 0) if example is not None else 0,
         databases=_shares(members or application.connections),
     )
 

@@ -77,6 +77,7 @@ def _diagnosis(each: Diagnosis) -> dict[str, Any]:
         "connections": each.connections,
         "since": each.since,
         "per_hour": each.per_hour,
+        "returned_by_gc": each.returned,
         "site": each.site or None,
         "stack": [_frame(frame) for frame in each.frames],
     }
@@ -92,6 +93,7 @@ def _application(each: Application) -> dict[str, Any]:
         "pool_connections_max": each.connections_max if math.isfinite(each.connections_max) else None,
         "waiting": each.waiting,
         "timeouts": each.timeouts,
+        "returned_by_gc": dict(each.returned),
         "connections": [_connection(connection) for connection in each.connections],
     }
 

@@ -5,7 +5,8 @@ Ages and durations are in seconds. Nothing here is secret: there is no query, no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgleak.holders.join import claims_of
@@ -99,6 +100,7 @@ class Application:
     waiting: int = 0  # requests that wait for a connection of its pools
     timeouts: int = 0  # requests that waited in vain, since the processes began
     connections_max: float = 0.0  # all its pools together
+    returned: Mapping[str, int] = field(default_factory=dict)  # by the garbage collector, for the site that took them
 
     @property
     def suspects(self) -> tuple[Connection, ...]:
@@ -188,6 +190,9 @@ def _application(
     pools: Sequence[tuple[ProcessIdentity, PoolSnapshot]],
     heaps: tuple[Heap, ...],
 ) -> Application:
+    returned: Counter[str] = Counter()
+    for _, pool in pools:
+        returned.update(pool.counters.returned_by_gc)
     worst_first = sorted(connections, key=lambda each: (not each.is_suspect, -(each.since or 0), each.pid or 0))
     return Application(
         *key,
@@ -197,6 +202,7 @@ def _application(
         waiting=sum(pool.pending for _, pool in pools),
         timeouts=sum(pool.counters.timeouts for _, pool in pools),
         connections_max=sum(pool.connections_max for _, pool in pools),
+        returned=returned,
     )
 
 
