@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,20 @@ if TYPE_CHECKING:
     from pgleak.demo.embedded import EmbeddedPostgres
 
 NAME = "holders-test"
+
+#: nsenter would lose an ordinary user's rights in the namespace with the program that it starts.
+NUMBER_NEXT = """
+import ctypes, os, sys
+
+for path in sys.argv[2:]:
+    with open(path) as namespace:
+        assert ctypes.CDLL(None).setns(namespace.fileno(), 0) == 0, path
+if not os.fork():  # only children are in the other namespace of processes
+    with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+        last.write(sys.argv[1])
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
 
 
 def tool(name: str, package: str) -> str:
@@ -90,10 +105,8 @@ class Twin:
     def number_next(self, pid: int) -> None:
         """Let the next process of the namespace have this id."""
         own = Path("/proc", str(self.process.pid), "ns")
-        user = [] if os.geteuid() == 0 else [f"--user={own}/user", "--preserve-credentials"]
-        write = f"echo {pid - 1} > /proc/sys/kernel/ns_last_pid"
-        enter = [tool("nsenter", "util-linux"), *user, f"--pid={own}/pid_for_children"]
-        subprocess.run([*enter, "sh", "-c", write], check=True)
+        spaces = [own / "pid_for_children"] if os.geteuid() == 0 else [own / "user", own / "pid_for_children"]
+        subprocess.run([sys.executable, "-c", NUMBER_NEXT, str(pid - 1), *map(str, spaces)], check=True)
 
     def close(self) -> None:
         self.process.kill()  # and with it, the namespace
