@@ -66,7 +66,7 @@ def test_the_culprit_is_on_top_with_line_owner_and_the_sql_that_ends_it(
     lines = text.splitlines()
     first = next(line for line in lines if "connections" in line and "@db" in line)
     assert first == f"! {NAME}  (postgres@db)  2 connections, 2 suspect: 2 overdue"
-    assert f"  {NAME}-healthy  (postgres@db)  2 connections: 1 pooled; 1 in use" in lines
+    assert f"  {NAME}-healthy  (postgres@db)  2 connections: 1 in use; 1 pooled" in lines
     assert any(f"! 2x application.py:{LINE} take, {NAME} on db, since " in line for line in lines)
     words = " ".join(text.split())
     assert "by thread 'MainThread', now at application.py:" in words

@@ -87,7 +87,7 @@ def _inside(application: Application) -> str:
         name = _word(each.holder) if each.process is not None or application.processes else each.state or "unknown"
         known.setdefault(name, []).append(each)
     told = []
-    for name, group in sorted(known.items(), key=lambda item: -len(item[1])):
+    for name, group in sorted(known.items(), key=lambda item: (-len(item[1]), item[0])):
         ages = [] if application.processes else [age for one in group if (age := one.transaction or one.unused)]
         told.append(f"{len(group)} {name}" + (f", oldest {duration(max(ages))}" if ages else ""))
     return "; ".join(told)
