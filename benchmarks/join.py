@@ -47,17 +47,7 @@ def reading(pids: range) -> Reading:
         mine = pids[host::8]
         ages = [(pids.stop - pid) * 1000 for pid in mine]
         packs.append(
-            Packed(
-                "shop",
-                "shop",
-                "shop",
-                f"10.0.0.{host}",
-                "idle",
-                ages,
-                ages,
-                [-1] * len(ages),
-                f"{{{','.join(map(str, mine))}}}",
-            )
+            Packed.of_ages("shop", "shop", "shop", f"10.0.0.{host}", "idle", session=ages, unused=ages, pids=mine)
         )
     return Reading("db", asked=NOW, packs=packs, places=[Place(("shop", "shop", "shop"))] * len(packs))
 

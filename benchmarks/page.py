@@ -58,7 +58,9 @@ def reading(now: float, applications: int) -> Reading:
         name = f"service-{number:03}"
         state = "idle in transaction" if number < LEAKING else "idle"
         packs.append(
-            Packed("shop", "shop", name, "10.0.0.1", state, ages, unused, since, f"{{{','.join(map(str, pids))}}}")
+            Packed.of_ages(
+                *("shop", "shop", name, "10.0.0.1", state), session=ages, unused=unused, transaction=since, pids=pids
+            )
         )
     places = [Place(("shop", "shop", pack.application_name), ignored=False) for pack in packs]
     used = applications * CONNECTIONS

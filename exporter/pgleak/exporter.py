@@ -109,7 +109,7 @@ class Exporter:
             counts: dict[Key, int] = {(reading.name, "", ""): reading.used}
             for pack, (key, _) in zip(reading.packs, reading.places, strict=True):
                 name = (reading.name, pack.usename, pack.application_name if column is None else key[column])
-                counts[name] = counts.get(name, 0) + len(pack.session_ms)
+                counts[name] = counts.get(name, 0) + pack.size
             self._history.add(reading.asked, counts)
 
     def _join(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from pgleak.postgres.evidence import kinds, newest_sessions
+from pgleak.postgres.evidence import UNKNOWN, kinds, newest_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,27 +45,34 @@ def backends(
     column = list(group_by).index("application_name") if "application_name" in group_by else None
     found = []
     for pack, (key, ignored) in zip(reading.packs, reading.places, strict=True):
-        datname, usename, name, address, state, sessions, unused, transactions, _ = pack
+        datname, usename, name, address, state, now, sessions, changes, transactions, _ = pack
         pids = pack.pids
         label = name if column is None else key[column]
         evidence = (
-            kinds(pack, newest.get(pack.origin, 0), thresholds) if thresholds and not ignored else [""] * len(pids)
+            kinds(pack, newest.get(pack.origin, now), thresholds) if thresholds and not ignored else [""] * len(pids)
         )
-        for pid, age, rest, transaction, kind in zip(pids, sessions, unused, transactions, evidence, strict=True):
+        begun = transactions or [UNKNOWN] * len(pids)
+        for pid, start, change, transaction, kind in zip(pids, sessions, changes, begun, evidence, strict=True):
+            age = _age(start, now)
             found.append(
                 ServerBackend(
                     reading.name,
                     pid,
-                    reading.asked - age / 1000 if age >= 0 else None,
+                    None if age is None else reading.asked - age,
                     datname,
                     usename,
                     name,
                     label,
                     address,
                     state,
-                    rest / 1000 if rest >= 0 else None,
-                    transaction / 1000 if transaction >= 0 else None,
+                    _age(change, now),
+                    _age(transaction, now),
                     kind,
                 )
             )
     return tuple(found)
+
+
+def _age(time: int, now: int) -> float | None:
+    """Return seconds, 0 for what happened after the server began to look."""
+    return None if time == UNKNOWN else max(now - time, 0) / 1_000_000

@@ -64,7 +64,7 @@ class Namer:
         """Return for each pack where it belongs. ``now`` is monotonic seconds."""
         names = [self._rewrite(pack.application_name) if pack.usename else STARTING for pack in packs]
         ignored = [self._ignores(name, pack.usename) for name, pack in zip(names, packs, strict=True)]
-        sizes = [len(pack.session_ms) for pack in packs]
+        sizes = [pack.size for pack in packs]
         columns = []
         for column in self._settings.group_by:
             values = names if column == "application_name" else [getattr(pack, column) for pack in packs]
