@@ -150,15 +150,14 @@ class Reader:
         asked = self._now()
         rows = connection.run("pgleak_activity", _ACTIVITY, deadline)
         with_sessions = connection.server_version >= _HAS_SESSION_COUNTERS
-        facts = connection.run("pgleak_server", _SERVER_WITH_SESSIONS if with_sessions else _SERVER, deadline)
+        connection.send("pgleak_server", _SERVER_WITH_SESSIONS if with_sessions else _SERVER, deadline)
 
-        server = activity.server(facts)
-        packs = activity.packed(rows)
+        packs = activity.packed(rows)  # while the server works
         now = self._clock()
         places = self._namer.places(packs, now)
-        server = self._namer.bounded(server, now)
         applications = activity.summarise(packs, places, self._settings.thresholds)
         applications = self._namer.remember(applications, now)
+        server = self._namer.bounded(activity.server(connection.receive(deadline)), now)
         self._last_success = self._now()
         used = activity.used(packs)
         with self._lock:
