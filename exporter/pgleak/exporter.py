@@ -144,11 +144,13 @@ class Exporter:
             reader.close()
 
     def _glance(self) -> list[tuple[Reader, Reading | None]]:
-        deadline = self._clock() + _GLANCE
         readers = list(self._readers.values())
         flights = {reader: reader.start() for reader in readers if self._is_stale(reader)}
+        # From the start of a read on: nobody waits for one that was waited for already.
         readings = [
-            reader.finish(flights[reader], deadline, scrape=False) if reader in flights else reader.last
+            reader.finish(flights[reader], flights[reader].started + _GLANCE, scrape=False)
+            if reader in flights
+            else reader.last
             for reader in readers
         ]
         self._remember(reading for reading in readings if reading)
