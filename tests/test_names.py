@@ -131,6 +131,16 @@ def test_grouping_follows_the_setting() -> None:
     assert by_address.overflowed == {"application_name": 0, "client_addr": 1}
 
 
+def test_single_connections_have_a_bounded_name_also_where_the_grouping_has_none() -> None:
+    """What shows connections one by one, as pgleak_backends does, has its label whatever the others are grouped by."""
+    packs = [pack("worker-1234", 3), pack("worker-77", 2), pack("small"), pack("psql")]
+    without = namer(group_by=("usename",), caps=Caps(application_name=1))
+    assert [place.name for place in without.places(packs, 0.0)] == ["worker-*", "worker-*", OTHER, "psql"]
+    assert without.overflowed == {"usename": 0}
+    same = namer(caps=Caps(application_name=1))
+    assert [place.name for place in same.places(packs, 0.0)] == ["worker-*", "worker-*", OTHER, "psql"]
+
+
 # What fell to zero
 
 
@@ -183,8 +193,8 @@ def test_a_real_application_that_disconnects_is_reported_as_zero(
 
 
 def ignores(one: Namer, user: str, name: str) -> bool:
-    ((_, ignored),) = one.places([pack(name, user=user)], 0.0)
-    return ignored
+    (place,) = one.places([pack(name, user=user)], 0.0)
+    return place.ignored
 
 
 def test_interactive_clients_are_exempt_by_name_or_by_user_where_there_is_none() -> None:

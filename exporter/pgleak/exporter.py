@@ -101,14 +101,12 @@ class Exporter:
         return readings
 
     def _remember(self, readings: Iterable[Reading]) -> None:
-        group_by = self._settings.group_by
-        column = group_by.index("application_name") if "application_name" in group_by else None
         for reading in readings:
             if reading.server is None:
                 continue
             counts: dict[Key, int] = {(reading.name, "", ""): reading.used}
-            for pack, (key, _) in zip(reading.packs, reading.places, strict=True):
-                name = (reading.name, pack.usename, pack.application_name if column is None else key[column])
+            for pack, place in zip(reading.packs, reading.places, strict=True):
+                name = (reading.name, pack.usename, place.name)
                 counts[name] = counts.get(name, 0) + pack.size
             self._history.add(reading.asked, counts)
 
@@ -116,8 +114,7 @@ class Exporter:
         self, readings: Sequence[Reading], folder: pool_reading.Reading, thresholds: Thresholds | None = None
     ) -> Join:
         """Say who holds each connection of these servers; with thresholds, each is judged by itself, too."""
-        group_by = self._settings.group_by
-        connections = [each for reading in readings for each in backends(reading, group_by, thresholds)]
+        connections = [each for reading in readings for each in backends(reading, thresholds)]
         with self._joining:
             return self._coverage.judge(join(connections, folder.processes, self._addresses), folder)
 

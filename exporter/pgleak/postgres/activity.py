@@ -66,6 +66,7 @@ class Place(NamedTuple):
     """Where a pack of connections belongs: its application's label values, and whether it is exempt from judgement."""
 
     key: tuple[str, ...]  # in the order of ``group_by``
+    name: str  # the label application_name, whether it is part of the key or not
     ignored: bool = False
 
 
@@ -174,7 +175,7 @@ def summarise(
     """
     newest = newest_sessions(packs)
     members: dict[tuple[str, ...], list[tuple[Packed, bool]]] = {}
-    for pack, (key, ignored) in zip(packs, places, strict=True):
+    for pack, (key, _, ignored) in zip(packs, places, strict=True):
         members.setdefault(key, []).append((pack, ignored))
     return {key: _application(group, newest, thresholds) for key, group in members.items()}
 

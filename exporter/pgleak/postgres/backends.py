@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from pgleak.postgres.evidence import UNKNOWN, kinds, newest_sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pgleak.postgres.reader import Reading
     from pgleak.settings import Thresholds
 
@@ -37,17 +35,13 @@ class ServerBackend(NamedTuple):
         return (self.server, self.datname, self.usename, self.application_name, self.client_addr)
 
 
-def backends(
-    reading: Reading, group_by: Sequence[str], thresholds: Thresholds | None = None
-) -> tuple[ServerBackend, ...]:
+def backends(reading: Reading, thresholds: Thresholds | None = None) -> tuple[ServerBackend, ...]:
     """Every client connection of the reading; with thresholds, each judged, but for ignored applications."""
     newest = newest_sessions(reading.packs)
-    column = list(group_by).index("application_name") if "application_name" in group_by else None
     found = []
-    for pack, (key, ignored) in zip(reading.packs, reading.places, strict=True):
+    for pack, (_, label, ignored) in zip(reading.packs, reading.places, strict=True):
         datname, usename, name, address, state, now, sessions, changes, transactions, _ = pack
         pids = pack.pids
-        label = name if column is None else key[column]
         evidence = (
             kinds(pack, newest.get(pack.origin, now), thresholds) if thresholds and not ignored else [""] * len(pids)
         )
