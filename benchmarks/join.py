@@ -35,7 +35,6 @@ from pgleak.postgres.reader import Reading
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-GROUP_BY = ("datname", "usename", "application_name")
 ROUNDS = 21
 NOW = 1_800_000_000.0
 
@@ -47,19 +46,9 @@ def reading(pids: range) -> Reading:
         mine = pids[host::8]
         ages = [(pids.stop - pid) * 1000 for pid in mine]
         packs.append(
-            Packed(
-                "shop",
-                "shop",
-                "shop",
-                f"10.0.0.{host}",
-                "idle",
-                ages,
-                ages,
-                [-1] * len(ages),
-                f"{{{','.join(map(str, mine))}}}",
-            )
+            Packed.of_ages("shop", "shop", "shop", f"10.0.0.{host}", "idle", session=ages, unused=ages, pids=mine)
         )
-    return Reading("db", asked=NOW, packs=packs, places=[Place(("shop", "shop", "shop"))] * len(packs))
+    return Reading("db", asked=NOW, packs=packs, places=[Place(("shop", "shop", "shop"), "shop")] * len(packs))
 
 
 def process(number: int, pids: range, last: int) -> Reported:
@@ -96,14 +85,14 @@ def main() -> None:
     one = reading(pids)
     share = max(count // workers, 1)
     processes = [process(n, pids[n * share : (n + 1) * share], pids.stop) for n in range(workers)]
-    rows = backends(one, GROUP_BY)
+    rows = backends(one)
     found = join(rows, processes)
     claimed = sum(held.claim is not None for held in found.held)
     assert claimed == share * workers, claimed
     coverage, folder = Coverage(), Folder(tuple(processes))
     print(f"{count} backends, {workers} processes, {claimed} connections reported; CPU ms, medians of {ROUNDS}")
     for label, task in (
-        ("rows to backends", lambda: backends(one, GROUP_BY)),
+        ("rows to backends", lambda: backends(one)),
         ("join", lambda: join(rows, processes)),
         ("coverage", lambda: coverage.judge(found, folder)),
         ("metrics", lambda: list(families(found))),

@@ -40,7 +40,6 @@ from pgleak.who.report import report
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-GROUP_BY = ("datname", "usename", "application_name")
 CONNECTIONS = 25
 LEAKING = 5
 ROUNDS = 15
@@ -58,9 +57,11 @@ def reading(now: float, applications: int) -> Reading:
         name = f"service-{number:03}"
         state = "idle in transaction" if number < LEAKING else "idle"
         packs.append(
-            Packed("shop", "shop", name, "10.0.0.1", state, ages, unused, since, f"{{{','.join(map(str, pids))}}}")
+            Packed.of_ages(
+                *("shop", "shop", name, "10.0.0.1", state), session=ages, unused=unused, transaction=since, pids=pids
+            )
         )
-    places = [Place(("shop", "shop", pack.application_name), ignored=False) for pack in packs]
+    places = [Place(("shop", "shop", pack.application_name), pack.application_name) for pack in packs]
     used = applications * CONNECTIONS
     server = Server(used + 150, 3, 0, now - 1e6, superuser=False, stats_visible=True, may_use_reserved=True)
     return Reading("orders", server=server, used=used, asked=now, packs=packs, places=places)
@@ -121,7 +122,7 @@ def main() -> None:
     statuses = [TargetStatus("orders", "db1:5432/shop", up=True, age=3.0)]
 
     def who() -> Overview:
-        found = join(backends(one, GROUP_BY, Thresholds()), folder.processes)
+        found = join(backends(one, Thresholds()), folder.processes)
         seen = report(now, [one], {"orders": "db1:5432"}, folder, found)
         return Overview(seen, diagnose(seen), kept.series())
 

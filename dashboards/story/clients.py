@@ -86,5 +86,9 @@ class Client:
         def milliseconds(values: list[float]) -> list[int]:
             return [int(value * 1000) for value in values]
 
-        numbers = (milliseconds(session), milliseconds(unused), milliseconds(transaction))
-        return Packed(self.database, self.user, self.name, _ADDRESS, state, *numbers)
+        return Packed.of_ages(
+            *(self.database, self.user, self.name, _ADDRESS, state),
+            session=milliseconds(session),
+            unused=milliseconds(unused),
+            transaction=milliseconds(transaction),
+        )

@@ -76,8 +76,10 @@ def lines(begin: float = BEGIN, step: float = STEP) -> Iterator[str]:
 
 
 def _reading(server: str, clients: Sequence[Client], now: float, random: Random) -> Reading:
-    packs = [pack for client in clients for pack in client.rows(now, random) if pack.session_ms]
-    places = [activity.Place((pack.datname, pack.usename, pack.application_name)) for pack in packs]
+    packs = [pack for client in clients for pack in client.rows(now, random) if pack.size]
+    places = [
+        activity.Place((pack.datname, pack.usename, pack.application_name), pack.application_name) for pack in packs
+    ]
     return Reading(
         server,
         duration=random.uniform(0.009, 0.016),

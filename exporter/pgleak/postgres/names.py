@@ -64,12 +64,19 @@ class Namer:
         """Return for each pack where it belongs. ``now`` is monotonic seconds."""
         names = [self._rewrite(pack.application_name) if pack.usename else STARTING for pack in packs]
         ignored = [self._ignores(name, pack.usename) for name, pack in zip(names, packs, strict=True)]
-        sizes = [len(pack.session_ms) for pack in packs]
+        sizes = [pack.size for pack in packs]
+        group_by = self._settings.group_by
         columns = []
-        for column in self._settings.group_by:
+        for column in group_by:
             values = names if column == "application_name" else [getattr(pack, column) for pack in packs]
             columns.append(self._labels(column, values, sizes, ignored, now))
-        return list(map(Place, self._bounded_keys(list(zip(*columns, strict=True)), sizes, ignored, now), ignored))
+        keys = self._bounded_keys(list(zip(*columns, strict=True)), sizes, ignored, now)
+        if "application_name" in group_by:
+            index = group_by.index("application_name")
+            labels: Sequence[str] = [key[index] for key in keys]
+        else:
+            labels = self._labels("application_name", names, sizes, ignored, now)
+        return list(map(Place, keys, labels, ignored))
 
     def _bounded_keys(
         self, keys: Sequence[tuple[str, ...]], sizes: Sequence[int], ignored: Sequence[bool], now: float
