@@ -51,7 +51,7 @@ MAY_BE_EMPTY: dict[tuple[str, str], tuple[str, str]] = {
     (POOL, "Which code holds connections too long?"): ("nobody returns what the demo leaks", "E"),
     (POOL, "What did the collector return?"): (HEALTHY, "A"),
     (POOL, "How many are opened and closed?"): (HEALTHY, "B"),
-    (POOL, "Are the reports complete?"): (HEALTHY, "BCD"),
+    (POOL, "Are the reports complete?"): (HEALTHY, "BCDE"),
 }
 
 
