@@ -54,11 +54,15 @@ SESSIONS = ("sessions", "sessions_abandoned", "sessions_fatal", "sessions_killed
 def reading(server: str, applications: int) -> Reading:
     """All that a server with a canary shows."""
     packs = [
-        Packed("shop", "shop", f"application{one}", "10.0.0.1", "idle", [5000] * SITES, [1000] * SITES, [-1] * SITES, pids)
+        Packed.of_ages(
+            *("shop", "shop", f"application{one}", "10.0.0.1", "idle"),
+            session=[5000] * SITES,
+            unused=[1000] * SITES,
+            pids=range(10 * one + 1, 10 * one + SITES + 1),
+        )
         for one in range(applications)
-        for pids in ["{" + ",".join(str(10 * one + site + 1) for site in range(SITES)) + "}"]
-    ]  # fmt: skip
-    places = [Place((pack.datname, pack.usename, pack.application_name)) for pack in packs]
+    ]
+    places = [Place((pack.datname, pack.usename, pack.application_name), pack.application_name) for pack in packs]
     sessions = {kind: {"shop": 1} for kind in SESSIONS}
     return Reading(
         server,
@@ -116,7 +120,7 @@ def pool_half(applications: int) -> int:
 
 def joined(applications: int) -> int:
     reports = [Reported(process(one, number), 1) for one in range(applications) for number in range(2)]
-    found = join(backends(reading("db1", applications), GROUP_BY), reports, {"db1": "db1:5432"})
+    found = join(backends(reading("db1", applications)), reports, {"db1": "db1:5432"})
     return count(join_metrics.families(found))
 
 

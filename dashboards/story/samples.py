@@ -79,7 +79,7 @@ def lines(begin: float = BEGIN, step: float = STEP) -> Iterator[str]:
         reports = [process.snapshot(now, step, random) for process in processes]
         yield from _stamped(collector.families(readings, _GROUPS), now)
         yield from _stamped([*pools.families(reports), _process_start(now)], now)
-        connections = [each for reading in readings for each in backends(reading, _GROUPS)]
+        connections = [each for reading in readings for each in backends(reading)]
         joined = join(connections, [Reported(report, 1) for report in reports], _ADDRESSES)
         yield from _stamped(holders.families(joined), now)
     yield "# EOF"
