@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks.made import GROUP_BY, LOGIN, checkout, medians, pack, process, stack
+from benchmarks.made import LOGIN, checkout, medians, pack, process, stack
 
 from pgleak.holders.coverage import Coverage
 from pgleak.holders.join import join
@@ -31,7 +31,7 @@ def reading(pids: range) -> Reading:
     for host in range(8):
         ages = [(pids.stop - pid) * 1000 for pid in pids[host::8]]
         packs.append(pack("shop", pids[host::8], ages, ages, address=f"10.0.0.{host}"))
-    return Reading("db", asked=NOW, packs=packs, places=[Place(("shop", "shop", "shop"))] * len(packs))
+    return Reading("db", asked=NOW, packs=packs, places=[Place(("shop", "shop", "shop"), "shop")] * len(packs))
 
 
 def reported(number: int, pids: range, last: int) -> Reported:
@@ -51,14 +51,14 @@ def main() -> None:
     one = reading(pids)
     share = max(count // workers, 1)
     processes = [reported(n, pids[n * share : (n + 1) * share], pids.stop) for n in range(workers)]
-    rows = backends(one, GROUP_BY)
+    rows = backends(one)
     found = join(rows, processes)
     claimed = sum(held.claim is not None for held in found.held)
     assert claimed == share * workers, claimed
     coverage, folder = Coverage(), Folder(tuple(processes))
     print(f"{count} backends, {workers} processes, {claimed} connections reported; CPU ms, medians of {ROUNDS}")
     tasks = {
-        "rows to backends": lambda: backends(one, GROUP_BY),
+        "rows to backends": lambda: backends(one),
         "join": lambda: join(rows, processes),
         "coverage": lambda: coverage.judge(found, folder),
         "metrics": lambda: list(families(found)),

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from pgleak.pool.snapshot import SiteStatistics
 
-GROUP_BY = ("datname", "usename", "application_name")
 LOGIN = 0.02  # seconds from the server's start of a connection to its note in the application
 
 
@@ -38,8 +37,9 @@ def pack(
 ) -> Packed:
     """Connections of one application from one address; ages in milliseconds."""
     state = "idle" if transactions is None else "idle in transaction"
-    numbers = f"{{{','.join(map(str, pids))}}}"
-    return Packed("shop", "shop", name, address, state, ages, unused, transactions or [-1] * len(ages), numbers)
+    return Packed.of_ages(
+        *("shop", "shop", name, address, state), session=ages, unused=unused, transaction=transactions or (), pids=pids
+    )
 
 
 def stack(*layers: str, line: int = 7) -> tuple[Frame, ...]:

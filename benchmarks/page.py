@@ -10,7 +10,7 @@ import argparse
 import time
 from pathlib import Path
 
-from benchmarks.made import GROUP_BY, LOGIN, checkout, medians, pack, process, stack
+from benchmarks.made import LOGIN, checkout, medians, pack, process, stack
 
 from pgleak.holders.join import join
 from pgleak.pool.reading import Reading as Folder
@@ -56,7 +56,7 @@ def reading(now: float, applications: int) -> Reading:
             unused[:HELD] = [(1 + i) * 900_000 for i in range(HELD)]
             since = unused[:HELD] + [-1] * (CONNECTIONS - HELD)
         packs.append(pack(name, pids, ages, unused, since))
-    places = [Place(("shop", "shop", each.application_name), ignored=False) for each in packs]
+    places = [Place(("shop", "shop", each.application_name), each.application_name) for each in packs]
     used = applications * CONNECTIONS
     server = Server(used + 150, 3, 0, now - 1e6, superuser=False, stats_visible=True, may_use_reserved=True)
     return Reading("orders", server=server, used=used, asked=now, packs=packs, places=places)
@@ -97,7 +97,7 @@ def main() -> None:
     statuses = [TargetStatus("orders", "db1:5432/shop", up=True, age=3.0)]
 
     def who() -> Overview:
-        found = join(backends(one, GROUP_BY, Thresholds()), folder.processes)
+        found = join(backends(one, Thresholds()), folder.processes)
         seen = report(now, [one], {"orders": "db1:5432"}, folder, found)
         return Overview(seen, diagnose(seen), kept.series())
 

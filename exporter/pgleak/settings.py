@@ -13,7 +13,7 @@ from pgleak.dsn import Dsn, DsnError, looks_like_dsn
 from pgleak.metrics import GROUPING
 from pgleak.problem import Problem
 from pgleak.settings_model import DEFAULT_GROUP_BY, Canary, Caps, Listen, Settings, Target, Thresholds, Timeouts
-from pgleak.settings_schema import Section, SettingsError, show, show_key
+from pgleak.settings_schema import Section, SettingsError, format_duration, show, show_key
 from pgleak.yamlfile import YamlError, read
 
 if TYPE_CHECKING:
@@ -118,7 +118,10 @@ def _read(data: object, base: Path, source: str, environ: Mapping[str, str], pro
         thresholds=top.numbers("thresholds", Thresholds),
     )
     if settings.timeouts.scrape <= settings.timeouts.scrape_offset:
-        top.note("timeouts", "scrape must be longer than scrape_offset", hidden=True)
+        times = settings.timeouts
+        message = "must be longer than scrape_offset"
+        shown = f"{format_duration(times.scrape)}, and scrape_offset {format_duration(times.scrape_offset)}"
+        problems.append(Problem("timeouts.scrape", message, shown))
     if problems:
         raise SettingsError(source, problems)
     return settings
@@ -127,7 +130,7 @@ def _read(data: object, base: Path, source: str, environ: Mapping[str, str], pro
 def _targets(top: Section, base: Path, environ: Mapping[str, str], problems: list[Problem]) -> tuple[Target, ...]:
     items = list(top.items("targets"))
     if not items and isinstance(top.value("targets", []), list) and "pool_dir" not in top:
-        top.note("targets", "must be a list of at least one target, each with a name", hidden=True)
+        top.note("targets", "must be a list of at least one target, each with a name")
     targets = [
         _target(Section(item, path, TARGET_KEYS, problems), base, environ, problems, alone=len(items) == 1)
         for path, item in items
@@ -263,7 +266,7 @@ def _group_by(top: Section) -> tuple[str, ...]:
     if "group_by" not in top:
         return DEFAULT_GROUP_BY
     if not chosen:
-        top.note("group_by", f"must name at least one of {', '.join(GROUPING)}", hidden=True)
+        top.note("group_by", f"must name at least one of {', '.join(GROUPING)}")
     return tuple(name for name in GROUPING if name in chosen)
 
 

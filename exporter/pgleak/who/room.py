@@ -56,8 +56,8 @@ def _limits(server: Server, reading: Reading) -> Iterator[Limit]:
     roles: Counter[str] = Counter()
     databases: Counter[str] = Counter()
     for pack in reading.packs:
-        roles[pack.usename] += len(pack.session_ms)
-        databases[pack.datname] += len(pack.session_ms)
+        roles[pack.usename] += pack.size
+        databases[pack.datname] += pack.size
     for name, most in server.role_limits.items():
         yield Limit("role", name, roles[name], most)
     for name, most in server.database_limits.items():
