@@ -69,6 +69,33 @@ def test_what_a_drop_all_waits_for_is_told_before_it_is_over(
     assert run.output.count("pgleak: the run has been waiting") == 1
 
 
+def test_it_is_told_once(system_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    project = Project(tmp_path, url(system_postgres).render_as_string(hide_password=False))
+    project.write("conftest.py", "from pgleak.testing import alarm\nalarm.PATIENCE = 0.1\n")
+    project.write(
+        "test_shop.py",
+        """
+        import os
+        import pytest
+        from sqlalchemy import create_engine, text
+
+        engine = create_engine(os.environ["DATABASE_URL"])
+        kept = []
+
+        def test_leak():
+            kept.append(engine.connect())
+
+        @pytest.mark.parametrize("n", range(3))
+        def test_slow(n):
+            with engine.connect() as connection:
+                connection.execute(text("SELECT pg_sleep(0.7)"))
+        """,
+    )
+    run = project.run("--pgleak")
+    assert list(run.messages) == ["test_leak"]
+    assert run.output.count("has been waiting") == 1
+
+
 def test_a_test_that_takes_long_by_itself_is_not_spoken_of(tmp_path: Path) -> None:
     project = Project(tmp_path)
     project.write("conftest.py", "from pgleak.testing import alarm\nalarm.PATIENCE = 0.1\n")

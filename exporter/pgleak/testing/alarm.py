@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import FrameType
 
 PATIENCE = 5.0  # seconds that anything may take before somebody wonders
@@ -22,17 +22,18 @@ class Alarm:
 
     def __init__(self) -> None:
         self._error = os.dup(2)
+        self._said: set[str] = set()
 
     @contextlib.contextmanager
-    def watching(self, text: str) -> Iterator[None]:
-        """Say this, once, if the block waits for a database for long; with no text, watch nothing."""
-        if not text:
+    def watching(self, texts: Iterable[str]) -> Iterator[None]:
+        """Say each of these, once in all, if the block waits for a database for long; with none to say, watch nothing."""
+        unsaid = [text for text in texts if text not in self._said]
+        if not unsaid:
             yield
             return
         over = threading.Event()
-        watcher = threading.Thread(
-            target=self._watch, args=(text, threading.get_ident(), over), name="pgleak-alarm", daemon=True
-        )
+        arguments = (unsaid, threading.get_ident(), over)
+        watcher = threading.Thread(target=self._watch, args=arguments, name="pgleak-alarm", daemon=True)
         watcher.start()
         try:
             yield
@@ -43,13 +44,18 @@ class Alarm:
     def close(self) -> None:
         os.close(self._error)
 
-    def _watch(self, text: str, thread: int, over: threading.Event) -> None:
+    def _watch(self, texts: list[str], thread: int, over: threading.Event) -> None:
         wait = PATIENCE
         while not over.wait(wait):
             if _waits(sys._current_frames().get(thread)):  # noqa: SLF001 - documented
-                said = f"\n\npgleak: the run has been waiting for {PATIENCE:g} s, perhaps for what this holds:\n\n{text}\n\n"
+                self._said.update(texts)
+                parts = [
+                    f"\n\npgleak: the run has been waiting for {PATIENCE:g} s, perhaps for what this holds:",
+                    *texts,
+                    "",
+                ]
                 with contextlib.suppress(OSError):  # a pipe that nobody reads any more
-                    os.write(self._error, said.encode(errors="replace"))
+                    os.write(self._error, "\n\n".join(parts).encode(errors="replace"))
                 return
             wait = _AGAIN
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import time
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,8 @@ class Guard:
         self._began = self._sessions.after_begin
         event.listen(Session, "after_begin", self._began)
         ledger.witnesses.append(self._collected)
-        self._alarm = Alarm()
+        with suppress(OSError):  # no standard error: nowhere to speak
+            self._alarm = Alarm()
 
     def stop(self) -> None:
         """Leave SQLAlchemy as it was."""
@@ -144,7 +145,7 @@ class Guard:
         return result
 
     def _watching(self, texts: list[str]) -> AbstractContextManager[None]:
-        return self._alarm.watching("\n\n".join(texts)) if self._alarm is not None else nullcontext()
+        return self._alarm.watching(texts) if self._alarm is not None else nullcontext()
 
     def _still_out(self) -> list[str]:
         """What was said of earlier tests, as far as they still hold it."""
