@@ -147,7 +147,10 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ({"group_by": [["datname"]]}, "group_by[0]: must be one of"),
         ({"caps": {"client_addr": 1.5}}, "caps.client_addr: must be a whole number from 1 to 10000; got 1.5"),
         ({"caps": ["client_addr"]}, "caps: must be a mapping (key: value) with keys out of datname, usename, applica"),
-        ({"timeouts": {"scrape": "1s", "scrape_offset": "1s"}}, "timeouts.scrape: must be longer than scrape_offset; got 1s, and scrape_offset 1s"),
+        (
+            {"timeouts": {"scrape": "1s", "scrape_offset": "1s"}},
+            "timeouts.scrape: must be longer than scrape_offset; got 1s, and scrape_offset 1s",
+        ),
         ({"timeouts": {"connect": float("nan")}}, "timeouts.connect: must be 100ms to 2m: "),
         ({"timeouts": {"connect": float("inf")}}, "timeouts.connect: must be 100ms to 2m: "),
         ({"timeouts": {"connect": -1}}, "timeouts.connect: must be 100ms to 2m: "),

@@ -6,11 +6,12 @@ import os
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from pgleak.application_names import DEFAULT_IGNORED, DEFAULT_REWRITES, Rewrite
 from pgleak.dsn import Dsn, DsnError, looks_like_dsn
 from pgleak.metrics import GROUPING
+from pgleak.patterns import slow
 from pgleak.problem import Problem
 from pgleak.settings_model import DEFAULT_GROUP_BY, Canary, Caps, Listen, Settings, Target, Thresholds, Timeouts
 from pgleak.settings_schema import Section, SettingsError, format_duration, show, show_key
@@ -48,6 +49,12 @@ REWRITE_KEYS = ("pattern", "replacement")
 
 LONGEST_NAME = 100
 T = TypeVar("T")
+_Own: TypeAlias = "tuple[str, str, re.Pattern[str]]"  # where it stands, the method by which it is used, a pattern
+
+_TOO_SLOW = (
+    "takes far too long on some text of 63 characters, which a client may send: avoid repeats within repeats, such as "
+    r"(\w+)+$"
+)
 
 DEFAULTS = "defaults"
 """An item of a list of patterns that stands for the built-in list."""
@@ -102,6 +109,7 @@ def single_target(
 
 def _read(data: object, base: Path, source: str, environ: Mapping[str, str], problems: list[Problem]) -> Settings:
     top = Section({} if data is None else data, "", TOP_KEYS, problems)
+    own: list[_Own] = []
     settings = Settings(
         targets=_targets(top, base, environ, problems),
         listen=_listen(top),
@@ -109,10 +117,10 @@ def _read(data: object, base: Path, source: str, environ: Mapping[str, str], pro
         connections_page=_connections_page(top),
         pool_dir=top.file("pool_dir", base),
         group_by=_group_by(top),
-        application_names=_rewrites(top, problems),
-        ignored_applications=_patterns(top, "ignored_applications", DEFAULT_IGNORED),
-        ignored_users=_patterns(top, "ignored_users", None),
-        reporting_applications=_patterns(top, "reporting_applications", None),
+        application_names=_rewrites(top, own, problems),
+        ignored_applications=_patterns(top, "ignored_applications", DEFAULT_IGNORED, own),
+        ignored_users=_patterns(top, "ignored_users", None, own),
+        reporting_applications=_patterns(top, "reporting_applications", None, own),
         caps=top.numbers("caps", Caps),
         timeouts=top.numbers("timeouts", Timeouts),
         thresholds=top.numbers("thresholds", Thresholds),
@@ -122,6 +130,9 @@ def _read(data: object, base: Path, source: str, environ: Mapping[str, str], pro
         message = "must be longer than scrape_offset"
         shown = f"{format_duration(times.scrape)}, and scrape_offset {format_duration(times.scrape_offset)}"
         problems.append(Problem("timeouts.scrape", message, shown))
+    for index in slow([(method, pattern) for _, method, pattern in own]):
+        path, _, pattern = own[index]
+        problems.append(Problem(path, _TOO_SLOW, show(pattern.pattern)))
     if problems:
         raise SettingsError(source, problems)
     return settings
@@ -270,7 +281,7 @@ def _group_by(top: Section) -> tuple[str, ...]:
     return tuple(name for name in GROUPING if name in chosen)
 
 
-def _rewrites(top: Section, problems: list[Problem]) -> tuple[Rewrite, ...]:
+def _rewrites(top: Section, own: list[_Own], problems: list[Problem]) -> tuple[Rewrite, ...]:
     key = "rewrite_application_names"
     rewrites: list[Rewrite] = []
     for path, item in top.items(key):
@@ -286,6 +297,7 @@ def _rewrites(top: Section, problems: list[Problem]) -> tuple[Rewrite, ...]:
             section.note("replacement", wrong)
         elif pattern:
             rewrites.append(Rewrite(pattern, replacement))
+            own.append((section.where("pattern"), "search", pattern))
     return tuple(rewrites) if top.value(key) is not None else DEFAULT_REWRITES
 
 
@@ -297,7 +309,9 @@ def _problem_with_replacement(pattern: re.Pattern[str], replacement: str) -> str
     return ""
 
 
-def _patterns(top: Section, key: str, builtin: Sequence[re.Pattern[str]] | None) -> tuple[re.Pattern[str], ...]:
+def _patterns(
+    top: Section, key: str, builtin: Sequence[re.Pattern[str]] | None, own: list[_Own]
+) -> tuple[re.Pattern[str], ...]:
     """Read patterns that ignore case. Without a built-in list, `defaults` is a pattern like any other."""
     patterns: list[re.Pattern[str]] = []
     for path, item in top.items(key):
@@ -305,4 +319,5 @@ def _patterns(top: Section, key: str, builtin: Sequence[re.Pattern[str]] | None)
             patterns += builtin
         elif pattern := top.pattern(path, item, re.IGNORECASE):
             patterns.append(pattern)
+            own.append((path, "fullmatch", pattern))
     return tuple(patterns) if top.value(key) is not None else tuple(builtin or ())
