@@ -1,10 +1,13 @@
 """What watching a pool costs the application: thread CPU time per checkout and checkin, against bare SQLAlchemy.
 
-    python benchmarks/checkout.py [--dsn postgresql+psycopg2://...] [--rounds 60] [--memory] [--check]
+    python benchmarks/checkout.py [--dsn postgresql+psycopg2://...] [--rounds 60] [--check]
 
 Without a DSN the demo's embedded PostgreSQL is started. Each variant has a process of its own, so that none leaves traces
 in another's interpreter; they run by turns, a batch each, and the median of the batches counts, so that a busy machine
 disturbs all of them alike. OpenTelemetry's instrumentation takes part where it is installed.
+
+"wrappers alone" and "no call site" are parts of pgleak: two Python functions around SQLAlchemy's own that do nothing, and
+all of it but the walk up the stack. They say where the cost lies, and what is left of it whatever is left out.
 """
 
 from __future__ import annotations
@@ -16,21 +19,20 @@ import importlib.util
 import os
 import platform
 import random
-import resource
 import statistics
 import subprocess
 import sys
 import time
 import traceback
-import tracemalloc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 from sqlalchemy import create_engine, event, text
+from sqlalchemy.pool import Pool
 
 from pgleak.demo.embedded import EmbeddedPostgres
-from pgleak.pool import api
+from pgleak.pool import api, checkouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +55,11 @@ def select(engine: Engine) -> None:
 
 
 SELECT = text("SELECT 1")
+
+
+def connect(engine: Engine) -> None:
+    with engine.connect():
+        pass
 
 
 @contextlib.contextmanager
@@ -94,6 +101,39 @@ def pgleak(engine: Engine) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def wrappers_alone(_engine: Engine) -> Iterator[None]:
+    """The least that anything costs which is to see waiting and timeouts, for which there is no event."""
+    originals: dict[str, Any] = {name: vars(Pool)[name] for name in ("connect", "_return_conn")}
+    take, give_back = originals.values()
+
+    def connect(self: Pool) -> Any:
+        return take(self)
+
+    def return_conn(self: Pool, record: Any) -> Any:
+        return give_back(self, record)
+
+    for name, wrapper in zip(originals, (connect, return_conn), strict=True):
+        setattr(Pool, name, wrapper)
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(Pool, name, original)
+
+
+@contextlib.contextmanager
+def no_call_site(engine: Engine) -> Iterator[None]:
+    names, here = vars(checkouts), (worker.__code__, 0)
+    original = names["capture"]
+    names["capture"] = lambda _frame: (here, False)
+    try:
+        with pgleak(engine):
+            yield
+    finally:
+        names["capture"] = original
+
+
+@contextlib.contextmanager
 def opentelemetry(engine: Engine) -> Iterator[None]:
     # looked up by name: it is not installed with pgleak, and the benchmark runs without it
     load = importlib.import_module
@@ -117,10 +157,12 @@ def _listening(engine: Engine, checkout: Callable[..., None], checkin: Callable[
         event.remove(engine, "checkin", checkin)
 
 
-WORKS: dict[str, Any] = {"pool": pool_only, "select": select}
+WORKS: dict[str, Any] = {"pool": pool_only, "connect": connect, "select": select}
 SWITCHES: dict[str, Any] = {
     "bare": bare,
     "empty listeners": empty_listeners,
+    "wrappers alone": wrappers_alone,
+    "no call site": no_call_site,
     "pgleak": pgleak,
     "full stack": full_stack,
     "opentelemetry": opentelemetry,
@@ -230,46 +272,6 @@ def verdict(pool: list[Result], one: list[Result]) -> bool:
     return all(kept for _, kept in promises)
 
 
-def memory(url: str) -> None:
-    """Bytes per held connection, and the growth of the process over 1,000,000 checkouts."""
-    engine = create_engine(url, pool_size=50)
-    api.instrument(engine)
-    connections = [engine.raw_connection() for _ in range(50)]
-    ledger = api.LEDGER.pools[next(iter(api.LEDGER.pools))]
-    for connection in connections:
-        connection.close()
-    gc.collect()
-    tracemalloc.start()
-    before = tracemalloc.take_snapshot()
-    connections = [engine.raw_connection() for _ in range(50)]
-    after = tracemalloc.take_snapshot()
-    ours = [tracemalloc.Filter(inclusive=True, filename_pattern="*/pgleak/*")]
-    held = sum(each.size_diff for each in after.filter_traces(ours).compare_to(before.filter_traces(ours), "filename"))
-    tracemalloc.stop()
-    followed = sys.getsizeof(next(iter(ledger.connections.values())))
-    print(f"\nheld connection: {held / 50:.0f} bytes while out, and {followed} bytes from connect to close")
-    for connection in connections:
-        connection.close()
-    for _ in range(20_000):
-        pool_only(engine)
-    gc.collect()
-    start = resident()
-    for _ in range(1_000_000):
-        pool_only(engine)
-    gc.collect()
-    print(f"1,000,000 checkouts: the process grew by {(resident() - start) // 1024} KiB")
-    api.uninstrument(engine)
-    engine.dispose()
-
-
-def resident() -> int:
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 @contextlib.contextmanager
 def database(dsn: str | None) -> Iterator[str]:
     if dsn is not None:
@@ -283,7 +285,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dsn")
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--memory", action="store_true", help="measure memory as well")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help="exit with 1 when a promise is broken")
     arguments = parser.parse_args()
@@ -299,14 +300,14 @@ def main() -> int:
         try:
             pool = measure("pool", variants, rounds=arguments.rounds, batch=1000)
             show("checkout and checkin, nothing else", pool)
+            connected = measure("connect", variants, rounds=arguments.rounds, batch=1000)
+            show("connect and close, no statement: the same checkout as below, while it is in the caches", connected)
             one = measure("select", variants, rounds=arguments.rounds, batch=200)
             show("SELECT 1 on a local server, thread CPU time", one)
         finally:
             for variant in variants:
                 variant.stop()
         kept = verdict(pool, one)
-        if arguments.memory:
-            memory(url)
     return 1 if arguments.check and not kept else 0
 
 

@@ -64,6 +64,9 @@ def test_combinations_of_labels_are_bounded_too() -> None:
     assert len(set(keys)) == 401
     assert keys.count((OTHER,) * 3) == 1_600 - 400
     assert [place.key for place in one.places(packs, 15.0)] == keys
+    assert one.combinations_overflowed == 1_600 - 400
+    one.places(packs[:100], 30.0)
+    assert one.combinations_overflowed == 0
 
 
 def test_ten_thousand_distinct_names_on_a_real_server_stay_capped(

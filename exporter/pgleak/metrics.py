@@ -240,17 +240,10 @@ POSTMASTER_START = Spec(
     ("server",),
     "seconds",
 )
-_OVERFLOWED_NOTE = (
-    "Ignored applications have places of their own and do not count here. Only while `group_by` has the label."
-)
+_FOLDED = "Ignored applications have places of their own and do not count here. Only while `group_by` has the label."
 OVERFLOWED = {
     label: Spec(
-        name,
-        "gauge",
-        f"{what} connected now that the cap folded into (other).",
-        ("server",),
-        unit,
-        note=_OVERFLOWED_NOTE,
+        name, "gauge", f"{what} connected now that the cap folded into (other).", ("server",), unit, note=_FOLDED
     )
     for label, name, what, unit in (
         ("application_name", "pgleak_application_names_overflowed", "Applications", "applications"),
@@ -260,6 +253,14 @@ OVERFLOWED = {
     )
 }
 """By the label that the cap is for."""
+COMBINATIONS_OVERFLOWED = Spec(
+    "pgleak_label_combinations_overflowed",
+    "gauge",
+    "Combinations of these labels connected now that were folded into (other), in all of the labels.",
+    ("server",),
+    "combinations",
+    note="Ten times the largest cap are told apart. Ignored applications count here, too.",
+)
 
 WEB_CONFIG_OK = Spec(
     "pgleak_web_config_valid",
@@ -301,6 +302,7 @@ SERVER_HALF: tuple[Spec, ...] = (
     LOGIN_FAILURES,
     POSTMASTER_START,
     *OVERFLOWED.values(),
+    COMBINATIONS_OVERFLOWED,
     WEB_CONFIG_OK,
     BUILD_INFO,
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Iterable, MutableMapping
 
     from sqlalchemy.engine import URL
 
@@ -84,7 +84,7 @@ def program_name() -> str:
     return Path(sys.argv[0]).stem if sys.argv and sys.argv[0] not in {"", "-c", "-"} else "python"
 
 
-def name_connection(driver: str, positional: list[Any], parameters: MutableMapping[str, Any], name: str) -> None:
+def name_connection(driver: str, positional: Iterable[Any], parameters: MutableMapping[str, Any], name: str) -> None:
     """Give a new connection's parameters an application_name, unless the user chose one in any of the usual ways."""
     if any("application_name" in text for text in (*_texts(positional), *_texts(parameters.values()))):
         return

@@ -134,7 +134,7 @@ class WatchedEngine:
     """An engine, known without keeping it alive."""
 
     __slots__ = (
-        "application_name", "born", "engine", "ledger", "listeners", "made", "number", "server", "silent_dialect",
+        "application_name", "born", "engine", "ledger", "listeners", "made", "names_connections", "number", "server",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, ledger: PoolLedger, application_name: str, server: str) -> None:
@@ -146,7 +146,7 @@ class WatchedEngine:
         self.born = time.monotonic()
         self.number = next(numbers)  # in one order with the checkouts
         self.made: Stack = ()  # the code that made the engine; known only where it was watched from the start
-        self.silent_dialect = False  # nobody listened to the dialect before
+        self.names_connections = False
         engines = ledger.engines
         self.engine: ref[Engine] = ref(engine, lambda _: engines.pop(key, None))
         engines[key] = self

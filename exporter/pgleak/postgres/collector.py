@@ -61,6 +61,7 @@ def _of_servers(readings: Sequence[Reading]) -> Iterator[Metric]:
     yield metrics.POSTMASTER_START.family(((r.name,), s.postmaster_start) for r, s in up)
     for label, spec in metrics.OVERFLOWED.items():
         yield spec.family(((r.name,), r.overflowed[label]) for r, _ in up if label in r.overflowed)
+    yield metrics.COMBINATIONS_OVERFLOWED.family(((r.name,), r.combinations_overflowed) for r, _ in up)
     logins = [(reading.name, reading.logins) for reading in readings if reading.logins]
     yield metrics.LOGIN_SUCCESS.family(
         ((name,), float(known.success)) for name, known in logins if known.success is not None

@@ -60,6 +60,11 @@ class Namer:
         """Label -> distinct values now beyond its cap, of connections that are judged; only labels in use."""
         return {name: self._caps[name].overflowed for name in self._settings.group_by}
 
+    @property
+    def combinations_overflowed(self) -> int:
+        """Combinations of labels now that have no series of their own."""
+        return self._combinations.overflowed
+
     def places(self, packs: Sequence[Packed], now: float) -> list[Place]:
         """Return for each pack where it belongs. ``now`` is monotonic seconds."""
         names = [self._rewrite(pack.application_name) if pack.usename else STARTING for pack in packs]
@@ -83,6 +88,7 @@ class Namer:
     ) -> Sequence[tuple[str, ...]]:
         """Fold what the caps of single labels leave when their combinations are too many."""
         if len(set(keys)) <= self._combinations.limit:
+            self._combinations.overflowed = 0
             return keys
         counts: dict[str, float] = {}
         for key, size in zip(keys, sizes, strict=True):

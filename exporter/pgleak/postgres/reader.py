@@ -47,6 +47,7 @@ class Reading:
     used: int = 0
     applications: Mapping[tuple[str, ...], Application] = field(default_factory=dict)
     overflowed: Mapping[str, int] = field(default_factory=dict)  # label -> values beyond its cap
+    combinations_overflowed: int = 0
     asked: float = 0.0  # Unix time by our clock just before the server looked at itself
     packs: Sequence[Packed] = ()
     places: Sequence[Place] = ()  # of each pack, its application
@@ -189,6 +190,7 @@ class Reader:
             used=used,
             applications=applications,
             overflowed=self._namer.overflowed,
+            combinations_overflowed=self._namer.combinations_overflowed,
             asked=asked,
             packs=packs,
             places=places,
