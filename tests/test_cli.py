@@ -292,7 +292,7 @@ def test_no_output_of_a_whole_run_holds_the_password(new_postgres: NewPostgres, 
     seen = []
 
     def look() -> str:
-        pages = [running.get(path) for path in ("/", "/metrics", "/sd", "/probe?target=wrong")]
+        pages = [running.get(path) for path in ("/", "/metrics", "/sd", "/probe?target=wrong", "/connections")]
         seen.extend(pages)
         return str(pages[1])
 

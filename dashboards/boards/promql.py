@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pgleak.metrics import Spec
+    from pgleak.spec import Spec
 
 APPLICATION = ("server", "usename", "application_name")
 """What tells applications apart; databases are added up, for one application may use several."""

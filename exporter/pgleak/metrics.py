@@ -6,15 +6,7 @@ them. Naming follows https://prometheus.io/docs/practices/naming/: base units, `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-from prometheus_client.core import Metric
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-Kind = Literal["gauge", "counter", "gaugehistogram", "histogram"]
+from pgleak.spec import Spec
 
 GROUPING = ("datname", "usename", "application_name", "client_addr")
 """Label names that the ``group_by`` setting chooses from, in the order in which they appear."""
@@ -23,41 +15,6 @@ _GROUPS = ("datname", "usename", "application_name")
 
 AGE_BUCKETS = (60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0)
 """Upper bounds in seconds of the age histograms; +Inf follows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """One entry of the catalogue.
-
-    ``name`` is the name as it is stored and queried, so a counter ends in ``_total``. ``labels`` are in output order;
-    entries of :data:`GROUPING` among them follow the ``group_by`` setting. ``unit`` is for the reader (``seconds``,
-    ``connections``); where Prometheus wants it in the name, the name has it.
-    """
-
-    name: str
-    kind: Kind
-    help: str
-    labels: tuple[str, ...] = ()
-    unit: str = ""
-    buckets: tuple[float, ...] = ()
-    note: str = ""
-
-    @property
-    def grouped(self) -> bool:
-        """Whether the series are per application, that is: whether ``group_by`` shapes its labels."""
-        return "application_name" in self.labels and "datname" in self.labels
-
-    def family(self, samples: Iterable[tuple[Sequence[str], float]] = ()) -> Metric:
-        """Return a fresh family of a gauge or counter; each sample is (label values in order, value)."""
-        family = self.empty()
-        for values, value in samples:
-            family.add_sample(self.name, dict(zip(self.labels, values, strict=True)), value)
-        return family
-
-    def empty(self) -> Metric:
-        """Return a fresh family with no sample."""
-        name = self.name.removesuffix("_total") if self.kind == "counter" else self.name
-        return Metric(name, self.help, self.kind)
 
 
 UP = Spec("pgleak_up", "gauge", "1 when the last read of the server succeeded, else 0.", ("server",))

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from pgleak.metrics import Spec
     from pgleak.postgres.activity import Ages, Application
     from pgleak.postgres.reader import Reading
+    from pgleak.spec import Spec
 
 _USUAL_STATES = ("active", "idle", "idle in transaction")
 _BOUNDS = tuple(floatToGoString(bound) for bound in (*metrics.AGE_BUCKETS, float("inf")))
