@@ -264,6 +264,6 @@ def _group_by(top: Section) -> tuple[str, ...]:
         chosen.append(item)
     if "group_by" not in top:
         return DEFAULT_GROUP_BY
-    if not chosen:
+    if not chosen and isinstance(top.value("group_by", []), list):
         top.note("group_by", f"must name at least one of {', '.join(GROUPING)}")
     return tuple(name for name in GROUPING if name in chosen)

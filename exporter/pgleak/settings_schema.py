@@ -228,6 +228,7 @@ class Section:
     def _note_unknown(self, key: object, value: object, keys: Collection[str]) -> None:
         """Note it, with its value where it was surely meant for a key that holds no secret."""
         near = nearest(str(key), keys)
-        harmless = near and near not in _MAY_HOLD_SECRETS and not _SECRETIVE.search(str(key))
+        meant = near and near not in _MAY_HOLD_SECRETS and not _SECRETIVE.search(str(key))
+        harmless = meant or isinstance(value, Mapping | list)  # of which nothing but the kind is shown
         problem = Problem(self.where(show_key(key)), unknown_key(str(key), keys), show(value) if harmless else "")
         self._problems.append(problem)

@@ -55,6 +55,8 @@ def session_options(timeouts: Timeouts) -> str:
     fixed = {"default_transaction_read_only": "on", "search_path": "pg_catalog", "jit": "off"}
     # The planner expects one row from pg_stat_get_activity() and would sort thousands of wide ones; hashing is cheaper.
     fixed["enable_sort"] = "off"
+    # How values are written down, whatever the role or the database is set to.
+    fixed |= {"bytea_output": "hex", "extra_float_digits": "1"}
     settings = {name: str(int(value)) for name, value in milliseconds.items()} | fixed
     return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
