@@ -199,3 +199,22 @@ def test_nothing_secret_is_reported(postgres16: EmbeddedPostgres) -> None:
     engine.connect().close()
     assert "hunter2" not in repr(api.snapshot())
     engine.dispose()
+
+
+@pytest.mark.parametrize("way", ["argument", "url", "environment"])
+def test_applications_that_have_only_an_application_name_are_told_apart(
+    postgres16: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """They may share a database and a folder of state files, whose pools are added up by name."""
+    engines = []
+    for name in ("billing", "shop"):
+        if way == "environment":
+            monkeypatch.setenv("PGLEAK_APPLICATION_NAME", name)
+        engines.append(create_engine(url(postgres16, **({"application_name": name} if way == "url" else {}))))
+        api.instrument(engines[-1], application_name=name if way == "argument" else None)
+        engines[-1].connect().close()
+    address = f"127.0.0.1:{postgres16.port}/postgres"
+    pools = {pool.name: pool.application_name for pool in api.snapshot().pools}
+    assert pools == {f"billing/{address}": "billing", f"shop/{address}": "shop"}
+    for engine in engines:
+        engine.dispose()

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from pgleak.pool.ledger import Connection, PoolLedger, Site
+    from pgleak.pool.ledger import Connection, PoolLedger
     from pgleak.pool.origin import Stack
     from pgleak.pool.owner import TaskOwner, ThreadOwner
+    from pgleak.pool.sites import Site
 
 # id of a pool -> its ledger, None for a pool that is not watched; and what takes the entry away when the pool dies
 _ledgers: dict[int, PoolLedger | None] = {}

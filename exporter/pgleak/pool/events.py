@@ -33,7 +33,7 @@ _CLOSERS = {"dispose": "disposed", "get_connection": "recycled", "_do_return_con
 def attach(engine: Engine, ledger: Ledger, name: str, application_name: str) -> WatchedEngine:
     """Listen to an engine that is not listened to yet."""
     server = drivers.address(engine.url)
-    pool_ledger = ledger.pool(name or server, server)
+    pool_ledger = ledger.pool(name, server)
     pool_ledger.pool_class = type(engine.pool).__name__
     watched = WatchedEngine(engine, pool_ledger, application_name, server)
     listeners = _rare_listeners(watched)
