@@ -37,6 +37,12 @@ KUBERNETES = [
 ]
 PODS = {each["metadata"]["name"]: each["spec"]["template"] for each in KUBERNETES if each["kind"] == "Deployment"}
 
+SETTINGS = {
+    each["metadata"]["name"]: yaml.safe_load(each["data"]["pgleak.yml"])
+    for each in KUBERNETES
+    if each["kind"] == "ConfigMap"
+}
+
 
 @pytest.fixture
 def database(new_postgres: NewPostgres, tmp_path: Path) -> EmbeddedPostgres:
@@ -166,8 +172,8 @@ def test_an_application_and_its_sidecar_share_folder_and_user() -> None:
     pod = PODS["shop"]["spec"]
     shop, sidecar = pod["containers"]
     folder = {each["name"]: each.get("value") for each in shop["env"]}["PGLEAK_DIR"]
-    assert sidecar["args"][-2:] == ["--pool-dir", folder]
-    assert shop["volumeMounts"] == sidecar["volumeMounts"]
+    assert SETTINGS["shop-pgleak"]["pool_dir"] == folder
+    assert shop["volumeMounts"][0] in sidecar["volumeMounts"]
     # The volume is open to a group, and pgleak refuses such a folder.
     assert Path(folder).parent == Path(shop["volumeMounts"][0]["mountPath"])
     assert pod["securityContext"]["runAsUser"] > 0
@@ -175,7 +181,7 @@ def test_an_application_and_its_sidecar_share_folder_and_user() -> None:
 
 
 def test_the_settings_for_kubernetes_are_valid_and_name_files_that_are_mounted(tmp_path: Path) -> None:
-    (text,) = (each["data"]["pgleak.yml"] for each in KUBERNETES if each["kind"] == "ConfigMap")
+    text = yaml.safe_dump(SETTINGS["pgleak"])
     (container,) = PODS["pgleak"]["spec"]["containers"]
     mounts = [each["mountPath"] for each in container["volumeMounts"]]
     named = re.findall(r"password_file: ([^\s}]+)", text)
@@ -186,6 +192,16 @@ def test_the_settings_for_kubernetes_are_valid_and_name_files_that_are_mounted(t
     read = settings.from_dict(yaml.safe_load(text))
     assert [target.name for target in read.targets] == ["orders"]
     assert read.listen.port == container["ports"][0]["containerPort"]
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_shows_metrics_and_no_stacks_on_every_address(name: str) -> None:
+    pod = PODS[name]["spec"]
+    (sidecar,) = (each for each in pod["containers"] if each["name"] == "pgleak")
+    assert sidecar["args"] == ["serve", "--config", "/etc/pgleak/pgleak.yml"]
+    (volume,) = (each["configMap"]["name"] for each in pod["volumes"] if each["name"] == "settings")
+    assert SETTINGS[volume]["listen"] == "0.0.0.0:10432"
+    assert SETTINGS[volume]["connections_page"] is False
 
 
 def test_prometheus_operator_finds_the_pods_and_their_port() -> None:
