@@ -45,13 +45,15 @@ class Exporter:
     def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
         self._folder = folder
         self._settings = settings
+        self.settings_file = folder / "pgleak.yml"
         self.port = 0  # until it listens
         self.child = self._start(Listen().port)
 
     def _start(self, port: int) -> Child:
-        path = self._folder / "pgleak.yml"
-        path.write_text(json.dumps({"listen": f"{LOOPBACK}:{port}", **self._settings}, indent=2))  # JSON is YAML
-        return Child("exporter", self._folder, ["pgleak", "serve", "--config", str(path)])
+        self.settings_file.write_text(
+            json.dumps({"listen": f"{LOOPBACK}:{port}", **self._settings}, indent=2)
+        )  # JSON is YAML
+        return Child("exporter", self._folder, ["pgleak", "serve", "--config", str(self.settings_file)])
 
     def listens(self) -> bool:
         """Say whether it listens by now, and start it anew where the usual port was taken."""
