@@ -298,7 +298,11 @@ def test_a_superuser_gets_a_warning_once(
 
 def test_limits_and_facts_are_the_server_s_own(new_postgres: NewPostgres, watch: Watch) -> None:
     server = new_postgres(16, max_connections=31, superuser_reserved_connections=4, reserved_connections=5)
-    run_sql(server, "CREATE ROLE capped LOGIN CONNECTION LIMIT 7", "CREATE DATABASE small CONNECTION LIMIT 6")
+    run_sql(
+        server,
+        "CREATE ROLE capped LOGIN CONNECTION LIMIT 7",
+        "CREATE DATABASE small TEMPLATE template0 CONNECTION LIMIT 6",
+    )
     facts = watch(server).server
     assert facts
     assert (facts.max_connections, facts.superuser_reserved, facts.reserved, facts.usable) == (31, 4, 5, 22)
@@ -360,7 +364,7 @@ def test_names_of_roles_and_databases_in_any_encoding_never_fail_a_read(
         server,
         "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'",
         'CREATE ROLE "Zoë" LOGIN',
-        'CREATE DATABASE "two\nlines"',
+        'CREATE DATABASE "two\nlines" TEMPLATE template0',
     )
     # Stored as one Latin-1 byte, which is not valid UTF-8.
     run_sql(server, 'CREATE ROLE "Renée" CONNECTION LIMIT 3 LOGIN', dbname="latin")

@@ -269,7 +269,7 @@ def test_ignored_applications_take_no_place_from_others_and_are_never_judged_amo
 def test_databases_and_users_beyond_their_caps_are_summed_up(new_postgres: NewPostgres, connect: Connect) -> None:
     """A database and a user for each tenant: the application stays visible, and every sum is preserved."""
     server = new_postgres(18)
-    run_sql(server, *(f"CREATE DATABASE tenant{number} CONNECTION LIMIT 9" for number in range(5)))
+    run_sql(server, *(f"CREATE DATABASE tenant{number} TEMPLATE template0 CONNECTION LIMIT 9" for number in range(5)))
     run_sql(server, *(f"CREATE ROLE tenant{number} LOGIN CONNECTION LIMIT 9" for number in range(5)))
     for number in range(5):
         for _ in range(number + 1):

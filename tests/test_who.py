@@ -167,7 +167,7 @@ def test_a_limit_of_the_role_is_counted_and_told(new_postgres: NewPostgres, conn
     """PostgreSQL refuses the role at its own limit, however much room the server has."""
     server = new_postgres(16)
     servers.run_sql(server, "CREATE ROLE limited LOGIN CONNECTION LIMIT 3")
-    servers.run_sql(server, "CREATE DATABASE limited CONNECTION LIMIT 9")
+    servers.run_sql(server, "CREATE DATABASE limited TEMPLATE template0 CONNECTION LIMIT 9")
     for _ in range(2):
         session = connect(server, user="limited", dbname="limited", application_name="who-limited")
         session.autocommit = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -140,10 +141,11 @@ class Storm:
     size: int = 30
     per_day: float = 0.5
     lasts: float = 1800.0
+    until: float = math.inf
     _held: list[tuple[Connection, float]] = field(default_factory=list)
 
     def step(self, world: World) -> None:
-        if world.random.random() < self.per_day * STEP / DAY:
+        if world.now < self.until and world.random.random() < self.per_day * STEP / DAY:
             for _ in range(world.random.randint(self.size // 2, self.size)):
                 connection = world.connect(self.identity, self.address)
                 if connection:

@@ -48,6 +48,7 @@ def simulate(family: str, seed: int) -> Trace:
     random = Random(f"{family}-{seed}")
     scene = scene_of(random, days)
     recipe(scene)
+    scene.everyday()
     world = scene.world
     agents: list[Agent] = [*world.agents, *scene.leaks]
     world.agents = agents

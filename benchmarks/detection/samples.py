@@ -36,6 +36,7 @@ _Series = tuple[Any, ...]
 _NAMES = (
     "pgleak_connections",
     "pgleak_suspect_connections",
+    "pgleak_idle_seconds",
     "pgleak_application_ignored",
     "pgleak_used_connections",
     "pgleak_usable_connections",
@@ -44,7 +45,10 @@ _NAMES = (
     "pgleak_stats_visible",
     "pgleak_postmaster_start_timestamp_seconds",
 )
-"""What rules on growth may read; histograms of ages and counters are left out of the file."""
+"""What rules on growth may read; other histograms of ages and counters are left out of the file."""
+
+_AGES = frozenset({"300.0", "900.0", "3600.0", "+Inf"})
+"""The buckets of ``pgleak_idle_seconds`` that rules on growth may read."""
 
 
 class _Activity:
@@ -175,6 +179,8 @@ class _Sink:
         for family in families([news], self._group_by):
             if family.name in _NAMES:
                 for sample in family.samples:
+                    if family.name == "pgleak_idle_seconds" and sample.labels.get("le") not in _AGES:
+                        continue
                     series: _Series = (sample.name, *sample.labels.items())
                     values[series] = float(sample.value)
         lines = [f"T {t}"]
@@ -192,5 +198,7 @@ class _Sink:
 
 
 def _alike(one: Application, other: Application | None) -> bool:
-    """Whether two looks at an application give the same samples of what is written here; ages are not."""
-    return other is not None and one.states == other.states and one.suspects == other.suspects
+    """Whether two looks at an application give the same samples of what is written here."""
+    return other is not None and all(
+        (one.states == other.states, one.suspects == other.suspects, one.idle.counts == other.idle.counts)
+    )

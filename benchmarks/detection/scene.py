@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from benchmarks.detection.clients import Job, People, Schedule, Watcher
+from benchmarks.detection.clients import Job, People, Schedule, Storm, Watcher
 from benchmarks.detection.service import Leaking, Service, Traffic
 from benchmarks.detection.world import DAY, HOUR, Identity, World
 
@@ -37,6 +37,10 @@ class Scene:
         return self.world.usable - sum(most(service) for service in self.services) - 8
 
     def leak(self, service: int = 0, **how: object) -> Leaking:
+        """Plan a leak. Pools that leak can mostly grow until the server is full; the others starve first."""
+        if not how.get("loose") and self.random.random() < 0.8:
+            pool = self.services[service]
+            pool.overflow = max(pool.overflow, self.free // len(pool.processes) + 2)
         leaking = Leaking(self.services[service], **{"start": self.somewhen(), **how})  # type: ignore[arg-type]
         self.leaks.append(leaking)
         return leaking
@@ -44,6 +48,20 @@ class Scene:
     def somewhen(self) -> int:
         """A start late enough for the applications to have a past, a day or three into the trace."""
         return self.world.t0 + int(self.random.uniform(1.0, 3.0) * DAY)
+
+    def everyday(self) -> None:
+        """What happens anywhere: a deploy now and then, a storm of retries; to what leaks only before it does."""
+        random = self.random
+        for service in self.services:
+            until = min((leak.start - 6 * HOUR for leak in self.leaks if leak.service is service), default=self.end)
+            if random.random() < 0.3:
+                times = [int(random.uniform(self.world.t0 + HOUR, self.end)) for _ in range(random.randint(1, 4))]
+                self.at(*((at, service.deploy) for at in times if at < until))
+            if random.random() < 0.15:
+                size = max(int(random.uniform(0.1, 0.5) * most(service)), 3)
+                lasts = random.choice((300, 1200, 3600))
+                storm = Storm(service.identity, service.addresses[0], size, random.uniform(0.1, 0.5), lasts, until)
+                self.world.agents.append(storm)
 
     def at(self, *events: tuple[int, Callable[[World], object]]) -> None:
         self.world.agents.append(Schedule(sorted(events, key=lambda event: event[0])))
@@ -113,17 +131,20 @@ def service_of(random: Random, name: str, room: float) -> Service:
         Traffic(
             used / seconds * random.choice((1.0, 1.0, 0.2, 0.02)),
             swing=random.uniform(0.1, 0.9),
-            weekend=random.uniform(0.3, 1.0),
+            weekend=random.uniform(0.1, 1.0),
             noise=random.uniform(0.05, 0.3),
             spikes=random.uniform(0.0, 1.0),
             peak_hour=random.uniform(10, 17),
         ),
         size=size,
         overflow=random.choice((0, 2, 5, 10)),
-        lifo=random.random() < 0.25,
+        lifo=random.random() < 0.4,
         recycle=random.choice((0.0, 0.0, 1800.0, 3600.0)),
         seconds=seconds,
+        fixed=random.random() < 0.25,
+        burst=random.choice((1.0, 1.0, 1.5, 2.5)),
         in_transaction=random.uniform(0.0, 0.4),
     )
+    service.traffic.office = random.random() < 0.1
     service.start(processes)
     return service

@@ -73,6 +73,7 @@ class Service:
     lifo: bool = False
     recycle: float = 0.0  # seconds; 0 never
     seconds: float = 0.05  # a request holds a connection for so long
+    fixed: bool = False  # a process opens all of its pool at once and keeps it open
     burst: float = 1.0  # how far the peak within a minute stands above what Poisson says
     in_transaction: float = 0.2  # share of busy connections that wait for the client
     orphans: list[Connection] = field(default_factory=list)  # of processes that died without a word
@@ -149,6 +150,11 @@ class Service:
             world.touch(connection)
         idle.extend(busy)
         busy.clear()
+        while self.fixed and len(idle) + len(process.lost) < self.size:
+            opened = world.connect(self.identity, process.address)
+            if opened is None:
+                break
+            idle.append(opened)
         count = world.number(requests)
         if not count:
             return

@@ -2,7 +2,7 @@
 
 :mod:`pgleak.patterns` starts it, since nothing else can stop a match: the ``re`` module holds the interpreter meanwhile.
 Reads a JSON list of [method, pattern, flags], and writes one line per pattern, before and after: ``begin``, then ``ok`` or
-``slow`` and the text. It is killed by the kernel where one takes more than a second or two of processor time.
+``slow`` and the text. It is killed by the kernel where one takes about a second of processor time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     """Try each pattern on each text."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for method, pattern, flags in json.load(sys.stdin):
-        limit = int(time.process_time()) + 2
+        limit = round(time.process_time()) + 1  # whole seconds: half a second at the least
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         print("begin", flush=True)
         match = getattr(re.compile(pattern, flags), method)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _TRIAL = Path(__file__).with_name("pattern_trial.py")
 _PATIENCE = 60.0  # seconds; what ends it sooner is its own limit of processor time
-_MOST_STALLED = 5  # patterns after which the others are not tried: each costs a second or two
+_MOST_STALLED = 5  # patterns after which the others are not tried: each costs a second
 
 
 def slow(patterns: Sequence[tuple[str, re.Pattern[str]]]) -> list[int]:

@@ -141,7 +141,7 @@ def _make_roles(server: EmbeddedPostgres, passwords: Mapping[str, str]) -> str:
             for role, password in passwords.items():
                 create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
                 cursor.execute(create.format(sql.Identifier(role), sql.Literal(password)))
-            cursor.execute("CREATE DATABASE shop OWNER shop")
+            cursor.execute("CREATE DATABASE shop OWNER shop TEMPLATE template0")
             cursor.execute(sql.SQL("GRANT pg_read_all_stats TO {}").format(sql.Identifier(_EXPORTER)))
             cursor.execute("SELECT split_part(current_setting('server_version'), ' ', 1)")
             (version,) = cursor.fetchone() or ("",)
