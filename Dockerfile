@@ -26,13 +26,14 @@ RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/ensurepip /usr/local/lib/
 COPY --from=build /opt/pgleak /opt/pgleak
 ENV PATH=/opt/pgleak/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1
+    PYTHONUNBUFFERED=1 \
+    PGLEAK_LISTEN=0.0.0.0:10432
 # A number, so that Kubernetes can see by itself that this is not root (runAsNonRoot).
 USER 65532:65532
 WORKDIR /
 EXPOSE 10432
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["python", "/opt/pgleak/bin/healthcheck"]
-# Loopback inside a container is nobody's: here the exporter listens on every address.
+# Loopback inside a container is nobody's: here PGLEAK_LISTEN is every address. The health check asks there, too.
 ENTRYPOINT ["pgleak"]
-CMD ["serve", "--listen", "0.0.0.0:10432"]
+CMD ["serve"]

@@ -1,4 +1,4 @@
-"""What it costs to read and add up the state files of 64 workers: python benchmarks/merge.py
+"""What it costs to read and add up the state files of 64 workers: python -m benchmarks.merge
 
 Each worker holds 10 connections with full stacks, keeps 5 idle and has statistics of 20 call sites. The files are really
 locked. Medians, beside the least that any reader has to do: open the files and read the bytes.
@@ -7,84 +7,49 @@ locked. Medians, beside the least that any reader has to do: open the files and 
 from __future__ import annotations
 
 import os
-import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from benchmarks.made import checkout, medians, process, stack
 
 from pgleak.pool import envelope, reading
 from pgleak.pool.collector import families
 from pgleak.pool.encoding import encode
-from pgleak.pool.snapshot import (
-    Backend,
-    Checkout,
-    Frame,
-    Limits,
-    Owner,
-    PoolCounters,
-    PoolSnapshot,
-    ProcessIdentity,
-    ProcessSnapshot,
-    SiteStatistics,
-)
+from pgleak.pool.snapshot import Backend, PoolCounters, ProcessSnapshot, SiteStatistics
 from pgleak.pool.statefile import StateFile
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 WORKERS = 64
+ROUNDS = 15
+SERVER = "db1.internal:5432/shop"
+LAYERS = ("repository", "service", "endpoint", "middleware")
+STACKS = [
+    stack(*(f"{area}.{layer}" for layer in LAYERS), line=100)
+    for area in ("orders", "payments", "stock", "mail", "search")
+]
 
 
 def worker(number: int, held: int = 10, idle: int = 5, sites: int = 20) -> ProcessSnapshot:
     """The snapshot of one busy worker."""
     now = time.time()
-    server = "db1.internal:5432/shop"
-    stacks = [
-        tuple(
-            Frame(f"shop.{area}.{layer}", f"{area}_{layer}", f"/srv/shop/lib/shop/{area}/{layer}.py", line)
-            for line, layer in enumerate(("repository", "service", "endpoint", "middleware"), 100)
-        )
-        for area in ("orders", "payments", "stock", "mail", "search")
-    ]
-    checkouts = tuple(
-        Checkout(
-            number=index,
-            backend=Backend(number * 100 + index, now - 500, server),
-            checked_out_at=now - index,
-            age=float(index),
-            kind="session",
-            place="pool",
-            site=stacks[index % 5][0].site,
-            frames=stacks[index % 5],
-            owner=Owner("thread", f"ThreadPoolExecutor-0_{index}", "alive"),
-            standing=stacks[index % 5][1:],
-            context="GET /orders/<int:number>",
-            expected=None,
-        )
+    first = number * 100
+    checkouts = [
+        checkout(index, Backend(first + index, now - 500, SERVER), now, float(index), STACKS[index % len(STACKS)])
         for index in range(held)
-    )
-    names = [
-        *(frames[0].site for frames in stacks),
-        *(f"shop.module{index}:handler" for index in range(sites - len(stacks))),
     ]
-    pool = PoolSnapshot(
-        name="shop",
-        pool_class="QueuePool",
-        application_name="shop",
-        server=server,
-        engines=1,
-        connections_max=15.0,
-        pending=0,
-        idle=tuple(Backend(number * 100 + 50 + index, now - 900, server) for index in range(idle)),
-        checkouts=checkouts,
-        orphans=(),
+    names = [frames[0].site for frames in STACKS]
+    names += [f"shop.module{index}:handler" for index in range(sites - len(names))]
+    return process(
+        number,
+        now,
+        checkouts,
+        [Backend(first + 50 + index, now - 900, SERVER) for index in range(idle)],
         sites={name: SiteStatistics(1000, 0.05) for name in names},
         counters=PoolCounters(
             checkouts=100_000, suspects=dict.fromkeys(names, 1), returned_by_gc=dict.fromkeys(names, 2)
         ),
     )
-    return ProcessSnapshot(ProcessIdentity(number, now - 5000, "boot", "host", "shop"), now, Limits(), (pool,))
 
 
 def fill(folder: Path, workers: int = WORKERS) -> list[StateFile]:
@@ -117,23 +82,12 @@ def scrape(folder: Path) -> None:
     list(families([each.snapshot for each in found.processes], found.ended))
 
 
-def medians(folder: Path, *tasks: Callable[[Path], None], rounds: int = 15) -> list[float]:
-    """Thread CPU time in milliseconds, interleaved."""
-    spent: list[list[float]] = [[] for _ in tasks]
-    for _ in range(rounds):
-        for index, task in enumerate(tasks):
-            start = time.thread_time()
-            task(folder)
-            spent[index].append((time.thread_time() - start) * 1000)
-    return [statistics.median(times) for times in spent]
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = fill(folder)
         size = len(encode(worker(1)))
-        floor, merged, scraped = medians(folder, touch, merge, scrape)
+        floor, merged, scraped = medians(ROUNDS, *(partial(task, folder) for task in (touch, merge, scrape)))
         for file in files:
             file.close()
     print(f"{WORKERS} workers, {size} bytes each; CPU ms, medians")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,9 @@ EMBEDDED = (16, 18)
 
 
 def system_version() -> int:
-    """Return 15 where it is installed, else the oldest of the system's packages."""
+    """Return POSTGRES from the environment, else 15 where it is installed, else the oldest of the system's packages."""
+    if chosen := os.environ.get("POSTGRES"):
+        return int(chosen)
     found = system_versions()
     return OLDEST if OLDEST in found or not found else found[0]
 

@@ -40,10 +40,10 @@ class Serving:
         self.log = log
         with log.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pgleak", "serve", "--listen", "127.0.0.1:0", *arguments],
+                [sys.executable, "-m", "pgleak", "serve", *arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**ENVIRONMENT, **environment},
+                env={**ENVIRONMENT, "PGLEAK_LISTEN": "127.0.0.1:0", **environment},
             )
         self.url = str(wait_until(self._url, timeout=30, what="the line with the address"))
 
@@ -120,6 +120,30 @@ def test_what_cannot_work_is_logged_at_once_and_not_at_the_first_scrape(serve: A
     running = serve("--dsn", "host=127.0.0.1 port=1", "--server", "db", "--pool-dir", str(missing))
     wait_until(lambda: "server db cannot be read (unreachable)" in running.log.read_text(), what="the refusal")
     assert f"{missing} is missing or cannot be read: start the application with PGLEAK_DIR=" in running.log.read_text()
+
+
+def test_the_command_line_says_where_to_listen_then_the_environment_then_the_file(serve: Any, tmp_path: Path) -> None:
+    config = tmp_path / "pgleak.yml"
+    config.write_text("listen: 192.0.2.1:10432\ntargets: [{name: db, dsn: host=127.0.0.1 port=1}]\n")
+    by_environment = serve("--config", str(config), PGLEAK_LISTEN="127.0.0.2:0")
+    assert by_environment.url.startswith("http://127.0.0.2:")
+    assert "healthy" in by_environment.get("/-/healthy")
+    by_option = serve("--config", str(config), "--listen", "127.0.0.3:0", PGLEAK_LISTEN="127.0.0.2:1")
+    assert by_option.url.startswith("http://127.0.0.3:")
+    refused = pgleak("serve", "--config", str(config), PGLEAK_LISTEN="")
+    assert refused.returncode == 1, "an empty variable is none, and the file names no address of this machine"
+    assert "192.0.2.1:10432" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("10432", "PGLEAK_LISTEN=10432: must be host:port"), (f"postgresql://u:{SECRET}@h/d", "PGLEAK_LISTEN: must be")],
+)
+def test_a_wrong_address_in_the_environment_is_said_to_stand_there(given: str, said: str) -> None:
+    done = pgleak("serve", "--dsn", "host=127.0.0.1", PGLEAK_LISTEN=given)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert SECRET not in done.stderr
 
 
 def test_a_port_in_use_is_a_clear_error(postgres18: EmbeddedPostgres) -> None:
@@ -268,7 +292,7 @@ def test_no_output_of_a_whole_run_holds_the_password(new_postgres: NewPostgres, 
     seen = []
 
     def look() -> str:
-        pages = [running.get(path) for path in ("/", "/metrics", "/sd", "/probe?target=wrong")]
+        pages = [running.get(path) for path in ("/", "/metrics", "/sd", "/probe?target=wrong", "/connections")]
         seen.extend(pages)
         return str(pages[1])
 

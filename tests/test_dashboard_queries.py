@@ -51,7 +51,7 @@ MAY_BE_EMPTY: dict[tuple[str, str], tuple[str, str]] = {
     (POOL, "Which code holds connections too long?"): ("nobody returns what the demo leaks", "E"),
     (POOL, "What did the collector return?"): (HEALTHY, "A"),
     (POOL, "How many are opened and closed?"): (HEALTHY, "B"),
-    (POOL, "Are the reports complete?"): (HEALTHY, "BCD"),
+    (POOL, "Are the reports complete?"): (HEALTHY, "BCDE"),
 }
 
 
@@ -160,6 +160,22 @@ def test_the_first_tiles_name_the_server_the_time_and_the_application(story: tup
     assert 7 < grows.last < 11
     (leaks,) = board.ask(prometheus, tiles["Who holds connections that look leaked?"], 60)
     assert leaks.labels["application_name"] == "shop"
+
+
+def test_both_halves_of_the_story_name_the_line(story: tuple[Prometheus, Span]) -> None:
+    """The pools' dashboard in a tile, those of the server beside the application that leaks."""
+    prometheus, span = story
+    found = boards(span)
+
+    def ask(board: str, title: str, letter: str) -> list[dict[str, str]]:
+        panel = next(panel for panel in found[board].panels() if panel["title"] == title)
+        target = next(target for target in panel["targets"] if target["refId"] == letter)
+        return [series.labels for series in found[board].ask(prometheus, target, 60)]
+
+    assert ask(POOL, "Held too long", "A") == [{"site": "shop.jobs:ship_next_order"}]
+    assert ask(APPLICATION, "Which code holds them too long?", "A") == [{"site": "shop.jobs:ship_next_order"}]
+    (row,) = ask(CONNECTIONS, "Applications by growth", "E")
+    assert (row["application_name"], row["site"]) == ("shop", "shop.jobs:ship_next_order")
 
 
 def test_the_story_is_the_one_that_the_docs_tell(story: tuple[Prometheus, Span]) -> None:

@@ -13,6 +13,7 @@ import build
 from boards import colours, frame
 from boards.promql import select
 from pgleak import metrics
+from pgleak.holders.metrics import JOIN
 from pgleak.pool.merged import SHARED_FOLDER
 from pgleak.pool.metrics import IN_PROCESS_HALF
 
@@ -24,7 +25,7 @@ PANELS = [
     for panel in board["panels"]
     if panel["type"] != "row"
 ]
-CATALOGUE = {spec.name: spec for spec in (*metrics.SERVER_HALF, *IN_PROCESS_HALF, *SHARED_FOLDER)}
+CATALOGUE = {spec.name: spec for spec in (*metrics.SERVER_HALF, *IN_PROCESS_HALF, *SHARED_FOLDER, *JOIN)}
 # What is asked for and is not pgleak's: what every client library exposes of its process.
 FOREIGN = {"process_start_time_seconds"}
 RULES = re.compile(r"\b(?:application|server):\w+:\w+")

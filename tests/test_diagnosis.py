@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pgleak.pool.snapshot import Backend, Checkout, Frame, Owner, ProcessIdentity
 from pgleak.who.causes import cause_of
 from pgleak.who.diagnosis import diagnose, pace
 from pgleak.who.plain import plain
-from pgleak.who.report import Application, Connection, Report, ServerState
+from pgleak.who.report import Application, Connection, Report
+from pgleak.who.room import Limit, ServerState
 from pgleak.who.table import table
 from pgleak.who.words import duration, tell
 
@@ -49,6 +52,37 @@ def test_one_connection_or_one_minute_gives_no_pace() -> None:
 def test_a_full_server_is_full_now() -> None:
     seen = report(leaked(1), leaked(2), used=99)
     assert "full now" in " ".join(tell(seen, diagnose(seen)))
+
+
+def test_a_limit_of_a_role_or_a_database_may_be_nearer_than_the_servers() -> None:
+    """Five an hour on the server, all of them of one role, two in one database: three limits, three times."""
+    leaks = [leaked(hours)._replace(datname="shop" if hours < 3 else "stock") for hours in (1, 2, 3, 4, 5)]
+    seen = report(*leaks, SEEN._replace(evidence=""), used=77)
+    limits = (Limit("role", "shop", 6, 10), Limit("database", "shop", 2, 4), Limit("role", "other", 1, 2))
+    seen = replace(seen, servers=(replace(seen.servers[0], limits=limits),))
+    findings = diagnose(seen)
+    hours = {each.limit: round(each.seconds / HOUR, 6) for each in findings.outlooks}
+    assert hours == {"": 20.0, "role shop": 4.0, "database shop": 5.0}
+    soonest = findings.soonest("db")
+    assert soonest is not None
+    assert soonest.limit == "role shop"
+    text = " ".join(" ".join(tell(seen, findings)).split())
+    assert "77 of 97 usable connections taken, full in 20 h if nobody acts" in text
+    assert "limit role shop: 6 of 10 connections taken, full in 4 h if nobody acts" in text
+    assert "limit database shop: 2 of 4 connections taken, full in 5 h if nobody acts" in text
+    assert "role other" not in text
+    assert "!   role shop: 6 of 10 taken, full in 4 h" in table(seen, findings)
+    (server,) = plain(seen, findings)["servers"]
+    assert [(each["kind"], each["full_in"]) for each in server["limits"]] == [
+        ("role", 4 * HOUR), ("database", 5 * HOUR), ("role", None),
+    ]  # fmt: skip
+
+
+def test_a_limit_that_is_reached_is_full_now() -> None:
+    seen = report(leaked(1))
+    seen = replace(seen, servers=(replace(seen.servers[0], limits=(Limit("role", "shop", 1, 1),)),))
+    text = " ".join(" ".join(tell(seen, diagnose(seen))).split())
+    assert "limit role shop: 1 of 1 connections taken, full now" in text
 
 
 def test_where_the_process_reports_the_servers_suspicion_does_not_count() -> None:

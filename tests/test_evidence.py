@@ -15,7 +15,9 @@ THRESHOLDS = Thresholds()
 def pack(*connections: tuple[int, int, int], state: str = "idle", name: str = "app") -> Packed:
     """Each connection is (age, unused since, transaction since) in milliseconds."""
     session, unused, transaction = zip(*connections, strict=True)
-    return Packed("db", "user", name, "10.0.0.1", state, session, unused, transaction)
+    return Packed.of_ages(
+        "db", "user", name, "10.0.0.1", state, session=session, unused=unused, transaction=transaction
+    )
 
 
 def judged(*packs: Packed) -> Suspects:
@@ -86,7 +88,7 @@ def test_what_is_said_of_each_connection_adds_up_to_the_counts() -> None:
         (session, unused, since) for session in ages for unused in ages for since in (-1, *ages) if unused <= session
     ]
     whole = pack(*rows)
-    counted = judge(whole, 1_000, THRESHOLDS)
-    each = kinds(whole, 1_000, THRESHOLDS)
+    counted = judge(whole, -1_000_000, THRESHOLDS)
+    each = kinds(whole, -1_000_000, THRESHOLDS)
     assert [each.count(kind) for kind in KINDS] == list(counted)
     assert min(counted) > 0

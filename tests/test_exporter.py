@@ -87,7 +87,11 @@ def test_every_metric_of_the_server_half_appears_with_its_labels(
     new_postgres: NewPostgres, connect: Connect, exporters: MakeExporter
 ) -> None:
     server = new_postgres(18)
-    run_sql(server, "CREATE ROLE capped LOGIN CONNECTION LIMIT 7", "CREATE DATABASE small CONNECTION LIMIT 6")
+    run_sql(
+        server,
+        "CREATE ROLE capped LOGIN CONNECTION LIMIT 7",
+        "CREATE DATABASE small TEMPLATE template0 CONNECTION LIMIT 6",
+    )
     connect(server, application_name="psql")
     exporter = exporters(
         watching.target(server, canary=Canary(Dsn.parse(server.dsn("capped")))),

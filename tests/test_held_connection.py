@@ -17,7 +17,7 @@ from pgleak.postgres.connection import HeldConnection
 from pgleak.postgres.reader import Reader
 from pgleak.postgres.reasons import ReadError
 from pgleak.settings import Target, Timeouts
-from servers import query, wait_until
+from servers import query, run_sql, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -207,6 +207,23 @@ def test_an_unanswered_statement_is_waited_for_and_the_slot_is_kept(
     server.thaw()
     wait_until(lambda: watching.read(reader).server, what="the answer after all")
     assert watching.own_pid(session) == pid
+
+
+def test_settings_of_the_role_do_not_change_what_is_read(new_postgres: NewPostgres, readers: list[Reader]) -> None:
+    server = new_postgres(16)
+    odd = {"bytea_output": "escape", "extra_float_digits": "-15", "timezone": "Asia/Tokyo", "datestyle": "SQL, DMY"}
+    run_sql(
+        server,
+        "CREATE ROLE odd LOGIN IN ROLE pg_read_all_stats",
+        *(f"ALTER ROLE odd SET {name} = '{value}'" for name, value in odd.items()),
+    )
+    reader = watching.reader(server, user="odd")
+    readers.append(reader)
+    reading = watching.read(reader)
+    assert reading.server
+    assert 0 <= time.time() - reading.server.postmaster_start < 60
+    ((_, own),) = reading.applications.items()
+    assert 0 <= own.session.oldest < 60
 
 
 def test_an_application_name_in_the_dsn_wins(postgres16: EmbeddedPostgres, readers: list[Reader]) -> None:

@@ -22,7 +22,7 @@ HOUR = KEEP_SECONDS
 
 
 def pack(name: str, number: int = 1, user: str = "user", address: str = "10.0.0.1") -> Packed:
-    return Packed("db", user, name, address, "idle", [1] * number, [1] * number, [-1] * number)
+    return Packed.of_ages("db", user, name, address, "idle", session=[1] * number, unused=[1] * number)
 
 
 def namer(**options: object) -> Namer:
@@ -47,9 +47,9 @@ def test_ten_thousand_names_keep_the_sum_and_a_bounded_memory() -> None:
         summed: dict[tuple[str, ...], Application] = {}
         for key, each in zip(keys, packs, strict=True):
             before = summed[key].states["idle"] if key in summed else 0
-            summed[key] = Application({"idle": before + len(each.session_ms)})
+            summed[key] = Application({"idle": before + each.size})
         assert sum(a.connections for a in one.remember(summed, scrape * 15.0).values()) == sum(
-            len(each.session_ms) for each in packs
+            each.size for each in packs
         )
         sizes.append(sum(sys.getsizeof(table) for table in (one._rewritten, one._ignored, one._remembered)))
     assert one.overflowed["application_name"] >= 9_900
@@ -64,6 +64,9 @@ def test_combinations_of_labels_are_bounded_too() -> None:
     assert len(set(keys)) == 401
     assert keys.count((OTHER,) * 3) == 1_600 - 400
     assert [place.key for place in one.places(packs, 15.0)] == keys
+    assert one.combinations_overflowed == 1_600 - 400
+    one.places(packs[:100], 30.0)
+    assert one.combinations_overflowed == 0
 
 
 def test_ten_thousand_distinct_names_on_a_real_server_stay_capped(
@@ -109,7 +112,7 @@ def test_renamed_connections_are_judged_apart_and_summed_together() -> None:
     one = namer(application_names=(Rewrite(re.compile(r"-\d+$"), ""),))
     older, younger = (7_200_000, 3_700_000), (60_000, 1_000)
     packs = [
-        Packed("db", "user", name, "10.0.0.1", "idle", [session], [unused], [-1])
+        Packed.of_ages("db", "user", name, "10.0.0.1", "idle", session=[session], unused=[unused])
         for name, (session, unused) in (("worker-1", older), ("worker-2", younger))
     ]
     both = summarise(packs, one.places(packs, 0.0), Thresholds())
@@ -129,6 +132,16 @@ def test_grouping_follows_the_setting() -> None:
     by_address = namer(group_by=("application_name", "client_addr"), caps=Caps(client_addr=1))
     assert {place.key for place in by_address.places(packs, 0.0)} == {("app", "10.0.0.1"), ("app", OTHER)}
     assert by_address.overflowed == {"application_name": 0, "client_addr": 1}
+
+
+def test_single_connections_have_a_bounded_name_also_where_the_grouping_has_none() -> None:
+    """What shows connections one by one, as pgleak_backends does, has its label whatever the others are grouped by."""
+    packs = [pack("worker-1234", 3), pack("worker-77", 2), pack("small"), pack("psql")]
+    without = namer(group_by=("usename",), caps=Caps(application_name=1))
+    assert [place.name for place in without.places(packs, 0.0)] == ["worker-*", "worker-*", OTHER, "psql"]
+    assert without.overflowed == {"usename": 0}
+    same = namer(caps=Caps(application_name=1))
+    assert [place.name for place in same.places(packs, 0.0)] == ["worker-*", "worker-*", OTHER, "psql"]
 
 
 # What fell to zero
@@ -183,8 +196,8 @@ def test_a_real_application_that_disconnects_is_reported_as_zero(
 
 
 def ignores(one: Namer, user: str, name: str) -> bool:
-    ((_, ignored),) = one.places([pack(name, user=user)], 0.0)
-    return ignored
+    (place,) = one.places([pack(name, user=user)], 0.0)
+    return place.ignored
 
 
 def test_interactive_clients_are_exempt_by_name_or_by_user_where_there_is_none() -> None:
@@ -205,7 +218,8 @@ def test_users_can_be_exempt() -> None:
 def test_a_user_is_exempt_also_where_users_are_summed_up() -> None:
     """Then what the others hold under the same name is judged, and the application is not called ignored."""
     leaked = [
-        Packed("db", user, "app", "10.0.0.1", "idle", [7_200_000], [7_199_000], [-1]) for user in ("dba_anna", "shop")
+        Packed.of_ages("db", user, "app", "10.0.0.1", "idle", session=[7_200_000], unused=[7_199_000])
+        for user in ("dba_anna", "shop")
     ]
     one = namer(ignored_users=(re.compile("dba_.*"),), group_by=("application_name",))
     both = summarise(leaked, one.places(leaked, 0.0), Thresholds())["app",]
@@ -255,7 +269,7 @@ def test_ignored_applications_take_no_place_from_others_and_are_never_judged_amo
 def test_databases_and_users_beyond_their_caps_are_summed_up(new_postgres: NewPostgres, connect: Connect) -> None:
     """A database and a user for each tenant: the application stays visible, and every sum is preserved."""
     server = new_postgres(18)
-    run_sql(server, *(f"CREATE DATABASE tenant{number} CONNECTION LIMIT 9" for number in range(5)))
+    run_sql(server, *(f"CREATE DATABASE tenant{number} TEMPLATE template0 CONNECTION LIMIT 9" for number in range(5)))
     run_sql(server, *(f"CREATE ROLE tenant{number} LOGIN CONNECTION LIMIT 9" for number in range(5)))
     for number in range(5):
         for _ in range(number + 1):

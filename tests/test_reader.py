@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from pgleak.settings import Timeouts
 from servers import query, wait_until
 
 if TYPE_CHECKING:
+    import pytest
+
     from conftest import Connect, NewPostgres
     from pgleak.demo.embedded import EmbeddedPostgres
     from pgleak.postgres.reader import Reader
@@ -67,6 +70,41 @@ def test_twenty_concurrent_scrapes_are_one_read(new_postgres: NewPostgres, conne
     assert all(answer.server for answer in answers)
     assert reads(server) - before == 1
     reader.close()
+
+
+def test_one_thread_reads_and_ends_with_the_reader(postgres: EmbeddedPostgres) -> None:
+    reader = watching.reader(postgres)
+
+    def threads() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name == "pgleak-db"]
+
+    for _ in range(3):
+        assert watching.read(reader).server
+        assert threads() == ["pgleak-db"]
+    reader.close()
+    wait_until(lambda: not threads())
+    assert watching.read(reader).server, "it comes back when it is asked again"
+    reader.close()
+    wait_until(lambda: not threads())
+
+
+def test_a_fault_of_ours_costs_one_read_and_not_the_session(
+    postgres: EmbeddedPostgres, connect: Connect, readers: list[Reader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It happens while the server still works on the second statement: its answer is not taken for the next one's."""
+    reader = watching.reader(postgres)
+    readers.append(reader)
+    assert watching.read(reader).server
+    session = connect(postgres)
+    pid = watching.own_pid(session)
+    with monkeypatch.context() as broken:
+        broken.setattr(reader._namer, "places", lambda *_: 1 / 0)
+        failed = watching.read(reader)
+    assert (failed.reason, failed.detail) == ("other", "internal error: ZeroDivisionError")
+    after = watching.read(reader)
+    assert after.server
+    assert after.used == sum(sum(states.values()) for states in watching.connections(after).values())
+    assert watching.own_pid(session) == pid
 
 
 def reads(server: EmbeddedPostgres) -> int:

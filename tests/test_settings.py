@@ -70,7 +70,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ],
     }
     assert lines(data, tmp_path) == [
-        "grop_by: unknown key; did you mean group_by?",
+        "grop_by: unknown key; did you mean group_by?; got a list",
         (
             "targets[0].dsn: the port is not a number from 1 to 65535; in a user name or password write % as %25, "
             "@ as %40, / as %2F, : as %3A, ? as %3F"
@@ -93,11 +93,15 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"targets": []}, "targets: must be a list of at least one target, each with a name"),
-        ({"targets": None}, "targets: must be a list of at least one target, each with a name"),
-        ({"targets": {"name": "a"}}, "targets: must be a list"),
+        ({"targets": []}, "targets: must be a list of at least one target, each with a name; got an empty list"),
+        ({"targets": None}, "targets: must be a list of at least one target, each with a name; got nothing"),
+        ({"targets": {"name": "a"}}, "targets: must be a list; got a mapping"),
+        ({"group_by": "datname"}, "group_by: must be a list; got 'datname'"),
         ({"targets": [{"dsn": "host=a"}]}, "targets[0].name: is missing: it is the label `server` of every"),
-        ({"targets": [{"name": None}]}, "targets[0].name: must not be empty: give a value, or remove the key"),
+        (
+            {"targets": [{"name": None}]},
+            "targets[0].name: must not be empty: give a value, or remove the key; got nothing",
+        ),
         ({"targets": [{"name": 5}]}, "targets[0].name: must be text: put it in quotes; got 5"),
         ({"targets": [{"name": "a\nb"}]}, "targets[0].name: must be text on one line, without control characters; got"),
         ({"targets": [{"name": "a" * 101}]}, "targets[0].name: must be 1 to 100 printable characters; got 'aaaa"),
@@ -143,7 +147,10 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ({"group_by": [["datname"]]}, "group_by[0]: must be one of"),
         ({"caps": {"client_addr": 1.5}}, "caps.client_addr: must be a whole number from 1 to 10000; got 1.5"),
         ({"caps": ["client_addr"]}, "caps: must be a mapping (key: value) with keys out of datname, usename, applica"),
-        ({"timeouts": {"scrape": "1s", "scrape_offset": "1s"}}, "timeouts: scrape must be longer than scrape_offset"),
+        (
+            {"timeouts": {"scrape": "1s", "scrape_offset": "1s"}},
+            "timeouts.scrape: must be longer than scrape_offset; got 1s, and scrape_offset 1s",
+        ),
         ({"timeouts": {"connect": float("nan")}}, "timeouts.connect: must be 100ms to 2m: "),
         ({"timeouts": {"connect": float("inf")}}, "timeouts.connect: must be 100ms to 2m: "),
         ({"timeouts": {"connect": -1}}, "timeouts.connect: must be 100ms to 2m: "),

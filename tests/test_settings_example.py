@@ -13,7 +13,6 @@ from pgleak.settings import (
     CANARY_KEYS,
     DEFAULT_IGNORED,
     DEFAULT_REWRITES,
-    REWRITE_KEYS,
     TARGET_KEYS,
     TOP_KEYS,
     Canary,
@@ -23,6 +22,7 @@ from pgleak.settings import (
     Timeouts,
     from_yaml,
 )
+from pgleak.settings_patterns import REWRITE_KEYS
 from pgleak.settings_schema import format_duration
 
 EXAMPLE = Path(__file__).parents[1] / "pgleak.example.yml"

@@ -89,7 +89,9 @@ def test_anything_else_is_a_401_that_asks_for_a_password(server: WebServer, auth
     assert answer.text == "A user name and password are needed.\n"
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", "/probe?target=main", "/sd", "/-/healthy", "/-/ready", "/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/", "/connections", "/metrics", "/probe?target=main", "/sd", "/-/healthy", "/-/ready", "/nothing"]
+)
 def test_no_address_is_exempt(server: WebServer, path: str) -> None:
     """As in the other exporters, which ask for the password on each address too."""
     with Client(server) as client:

@@ -16,6 +16,7 @@ from pgleak.exporter import Exporter
 from pgleak.who.diagnosis import diagnose
 from pgleak.who.history import MOST, SLOT, SLOTS, History, Overview
 from pgleak.who.report import Application, Connection, Report
+from pgleak.who.room import Limit, ServerState
 from web_support import FakeSite, get, serving
 
 if TYPE_CHECKING:
@@ -114,6 +115,18 @@ def test_the_history_is_the_floor_of_ten_minutes_told_in_words_too(exporter: Exp
     seen = Report(at, (), (Application("db", "u", "app", (connection,)),), None, {})
     with serving(FakeSite(shown=Overview(seen, diagnose(seen), history.series()))) as server:
         assert 'role="img" aria-label="from 4 to 12, between 4 and 12"' in get(server, "/").text
+
+
+def test_the_time_left_is_that_of_the_limit_that_is_reached_first() -> None:
+    hour = 3600.0
+    leaks = tuple(
+        Connection("db", pid, "d", "u", "app", "", "idle", pid * hour, pid * hour, None, "never_reused", "unknown")
+        for pid in (1, 2, 3, 4)
+    )
+    server = ServerState("db", "db:5432", used=50, usable=97, limits=(Limit("role", "u", 4, 10),))
+    seen = Report(1e9, (server,), (Application("db", "u", "app", leaks),), None, {})
+    with serving(FakeSite(shown=Overview(seen, diagnose(seen), {}))) as web:
+        assert '<span class="bad">6 h</span>: role u, 4 of 10 taken' in get(web, "/").text
 
 
 def test_the_history_is_bounded() -> None:

@@ -183,6 +183,26 @@ def test_running_out_of_file_descriptors_is_survived(caplog: pytest.LogCaptureFi
     assert len(caplog.records) < 10
 
 
+@pytest.mark.parametrize("lack", ["descriptors", "service"])
+def test_a_lack_that_meets_every_client_is_logged_once_a_minute(lack: str, caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    server = WebServer(FakeSite(), "127.0.0.1", 0, clock=lambda: now)
+    gone = socket.socket()
+    gone.close()  # no option can be set on it
+    for moment in (0.0, 1.0, 59.0, 60.0, 61.0, 119.0, 120.0):
+        now = moment
+        if lack == "descriptors":
+            server._cannot_accept(OSError(errno.EMFILE, "Too many open files"))
+        else:
+            server._welcome(gone, "127.0.0.1")
+    server.shutdown()
+    said = {
+        "descriptors": "cannot accept a connection: Too many open files; closing the longest-stalled one",
+        "service": "cannot serve a connection: OSError",
+    }
+    assert caplog.messages == [said[lack]] * 3
+
+
 def test_threads_end_with_their_connections() -> None:
     with serving() as server:
         for _ in range(20):

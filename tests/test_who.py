@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import pty
 import re
-import signal
-import struct
 import subprocess
 import sys
-import termios
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from conftest import Connect
+    from conftest import Connect, NewPostgres
     from pgleak.demo.embedded import EmbeddedPostgres
 
 NAME = "who-shop"
@@ -66,7 +59,7 @@ def test_the_culprit_is_on_top_with_line_owner_and_the_sql_that_ends_it(
     lines = text.splitlines()
     first = next(line for line in lines if "connections" in line and "@db" in line)
     assert first == f"! {NAME}  (postgres@db)  2 connections, 2 suspect: 2 overdue"
-    assert f"  {NAME}-healthy  (postgres@db)  2 connections: 1 pooled; 1 in use" in lines
+    assert f"  {NAME}-healthy  (postgres@db)  2 connections: 1 in use; 1 pooled" in lines
     assert any(f"! 2x application.py:{LINE} take, {NAME} on db, since " in line for line in lines)
     words = " ".join(text.split())
     assert "by thread 'MainThread', now at application.py:" in words
@@ -126,6 +119,29 @@ def test_the_diagnosis_says_in_words_what_to_change(postgres16: EmbeddedPostgres
     assert "change take it with `with engine.connect() as connection:`" in text
 
 
+def test_what_the_garbage_collector_gave_back_is_told(postgres16: EmbeddedPostgres, tmp_path: Path) -> None:
+    """It ends such a leak by luck: with the leak of the same line that goes on, or alone where none does by now."""
+    fleet = Fleet(tmp_path / "state", [])
+    try:
+        fleet.start(url(postgres16, "who-lucky"), "in_use", "dropped")
+        fleet.start(url(postgres16, "who-unlucky"), "overdue", "dropped")
+        servers.wait_until(lambda: "overdue" in who(postgres16, fleet, "--json"))
+        text = " ".join(who(postgres16, fleet, "--diagnose").split())
+        told = json.loads(who(postgres16, fleet, "--json"))
+        table = " ".join(who(postgres16, fleet, "--once").split())
+    finally:
+        fleet.close()
+    lucky = (
+        "who-lucky: the garbage collector had to give back 1 connection that nobody closed, taken in __main__:take (1)"
+    )
+    assert lucky in text
+    assert lucky in table
+    assert "besides the garbage collector has given back 1 connection taken there and never closed" in text
+    assert "who-unlucky: the garbage" not in text
+    assert of(told, "who-lucky")["returned_by_gc"] == {"__main__:take": 1}
+    assert [each["returned_by_gc"] for each in told["diagnoses"]] == [1]
+
+
 def test_with_the_server_alone_it_tells_what_the_server_knows(
     postgres16: EmbeddedPostgres, connect: Connect, tmp_path: Path
 ) -> None:
@@ -147,6 +163,32 @@ def test_with_the_server_alone_it_tells_what_the_server_knows(
     assert "line not known" in text
 
 
+def test_a_limit_of_the_role_is_counted_and_told(new_postgres: NewPostgres, connect: Connect, tmp_path: Path) -> None:
+    """PostgreSQL refuses the role at its own limit, however much room the server has."""
+    server = new_postgres(16)
+    servers.run_sql(server, "CREATE ROLE limited LOGIN CONNECTION LIMIT 3")
+    servers.run_sql(server, "CREATE DATABASE limited TEMPLATE template0 CONNECTION LIMIT 9")
+    for _ in range(2):
+        session = connect(server, user="limited", dbname="limited", application_name="who-limited")
+        session.autocommit = False
+        servers.query(session, "SELECT 1")
+    settings = tmp_path / "pgleak.yml"
+    settings.write_text(
+        f"targets: [{{name: db, dsn: '{server.dsn()}'}}]\nthresholds: {{stuck_in_transaction: 1s, passed_over: 1d}}\n"
+    )
+
+    def told() -> str:
+        return " ".join(who(None, None, "--config", str(settings), "--diagnose").split())
+
+    servers.wait_until(lambda: "who-limited leaks on db: 2 of its 2" in told())
+    assert "limit role limited: 2 of 3 connections taken" in told()
+    assert "limit database limited: 2 of 9 connections taken" in told()
+    limits = json.loads(who(None, None, "--config", str(settings), "--json"))["servers"][0]["limits"]
+    assert {(each["kind"], each["name"], each["used"], each["limit"]) for each in limits} >= {
+        ("role", "limited", 2, 3), ("database", "limited", 2, 9),
+    }  # fmt: skip
+
+
 def test_with_the_folder_alone_it_needs_no_server(shop: Fleet) -> None:
     told = json.loads(who(None, shop, "--json"))
     assert told["servers"] == []
@@ -163,69 +205,3 @@ def test_a_server_that_cannot_be_read_is_said_and_is_exit_code_1(tmp_path: Path)
     assert text.returncode == 1
     assert "cannot be read: unreachable" in text.stdout
     assert text.stderr == ""
-
-
-class Terminal:
-    """A terminal of 80 by 24 with the command in it."""
-
-    def __init__(self, arguments: list[str], **environment: str) -> None:
-        self.main, child = pty.openpty()
-        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        plain = {key: value for key, value in os.environ.items() if key not in {"NO_COLOR", "COLUMNS", "LINES"}}
-        self.process = subprocess.Popen(
-            arguments, stdin=child, stdout=child, stderr=subprocess.PIPE, env={**plain, "TERM": "xterm", **environment}
-        )
-        os.close(child)
-        os.set_blocking(self.main, False)
-        self.received = b""
-
-    def read(self) -> bytes:
-        """What has come since the last time."""
-        try:
-            new = os.read(self.main, 65536)
-        except (BlockingIOError, OSError):
-            new = b""
-        self.received += new
-        return new
-
-    def close(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(10)
-        assert self.process.stderr is not None
-        assert self.process.stderr.read() == b""
-        self.process.stderr.close()
-        os.close(self.main)
-        return code
-
-
-def test_a_terminal_is_redrawn_only_where_something_changed(postgres16: EmbeddedPostgres, shop: Fleet) -> None:
-    """A slow link gets the screen once, and then the few rows whose numbers moved on."""
-    terminal = Terminal(command(postgres16, shop, "--interval", "0.3"))
-    whole = servers.wait_until(
-        lambda: terminal.read() and terminal.received.count(b"who-shop-healthy") and terminal.received
-    )
-    assert whole.startswith(b"\x1b[2J")
-    assert b"pg_terminate_backend" in whole
-    later: list[bytes] = []
-    end = time.monotonic() + 10
-    while len(later) < 3 and time.monotonic() < end:
-        new = terminal.read()
-        if new:
-            later.append(new)
-        time.sleep(0.05)
-    assert terminal.close() == 0
-    assert len(later) == 3
-    for update in later:
-        assert b"pg_terminate_backend" not in update
-        assert b"\x1b[2J" not in update
-        assert len(update) < len(whole) / 2
-
-
-@pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)], ids=["", "NO_COLOR"])
-def test_colour_is_left_out_where_it_is_not_wanted(
-    postgres16: EmbeddedPostgres, shop: Fleet, environment: dict[str, str], coloured: bool
-) -> None:
-    terminal = Terminal(command(postgres16, shop), **environment)
-    servers.wait_until(lambda: terminal.read() and b"who-shop-healthy" in terminal.received)
-    assert terminal.close() == 0
-    assert (b"\x1b[1;31m" in terminal.received) is coloured

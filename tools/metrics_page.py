@@ -18,7 +18,7 @@ from pgleak.postgres.reasons import REASONS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pgleak.metrics import Spec
+    from pgleak.spec import Spec
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
 

@@ -84,11 +84,11 @@ class _Activity:
 
     def rows(self, now_ms: int) -> list[Packed]:
         return [
-            Packed(
+            Packed.of_ages(
                 *key,
-                [max(now_ms - start, 0) for start, _, _ in pack.values()],
-                [max(now_ms - change, 0) for _, _, change in pack.values()],
-                [max(now_ms - xact, 0) if xact else -1 for _, xact, _ in pack.values()],
+                session=[max(now_ms - start, 0) for start, _, _ in pack.values()],
+                unused=[max(now_ms - change, 0) for _, _, change in pack.values()],
+                transaction=[max(now_ms - xact, 0) if xact else -1 for _, xact, _ in pack.values()],
             )
             for key, pack in self._packs.items()
         ]
@@ -118,7 +118,7 @@ def readings(trace: Trace) -> Iterator[tuple[int, Reading]]:
             Reading(
                 truth.name,
                 server=server,
-                used=sum(len(row.session_ms) for row in rows),
+                used=sum(row.size for row in rows),
                 applications=applications,
             ),
         )

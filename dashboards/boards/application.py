@@ -10,6 +10,7 @@ from boards.frame import Board, Shelf, link, mark, variable
 from boards.panels import Column, Query, Say, ages, graph, limit, stat, table
 from boards.promql import HOUR, RATE, growth, recorded, select
 from pgleak import metrics
+from pgleak.holders import metrics as holders
 
 _NAME = 'application_name="$application"'
 
@@ -151,6 +152,32 @@ def _over_time() -> Shelf:
     return Shelf(9, [(rises, 12), (unused, 12)])
 
 
+def _inside() -> Shelf:
+    silent = "None of its processes reports to this pgleak"
+    who = graph(
+        Say(
+            "Who holds its connections?",
+            "The server's connections by what the application's processes say of them. Overdue or with a dead owner: code holds "
+            "them too long. Orphaned: no pool counts them any more. Unclaimed: no process knows them.",
+            silent,
+        ),
+        Query(f"sum by (holder) ({select(holders.BACKENDS, _NAME)})", "{{holder}}"),
+        colours=colours.HOLDERS,
+        stacked=True,
+    )
+    code = graph(
+        Say(
+            "Which code holds them too long?",
+            "Connections that are held for too long, by the place in the code that took them, on top of each other.",
+            "No connection is held too long, or none of its processes reports",
+        ),
+        Query(f"sum by (site) ({select(holders.OVERDUE, _NAME)}) > 0", "{{site}}"),
+        stacked=True,
+        links=[link("This place in the code", frame.POOL, site="${__field.labels.site:percentencode}")],
+    )
+    return Shelf(8, [(who, 12), (code, 12)], row="Inside the application")
+
+
 def _elsewhere() -> list[Shelf]:
     share = limit(
         graph(
@@ -238,6 +265,6 @@ def board() -> Board:
         "pgleak / Application",
         "One application: what its connections do, how long they go unused, and what speaks for a leak.",
         [*connections.variables(), chosen],
-        [_answers(), _now(), _over_time(), *_elsewhere()],
+        [_answers(), _now(), _over_time(), _inside(), *_elsewhere()],
         [RESTARTS, renewed],
     )  # fmt: skip

@@ -28,3 +28,14 @@ EVIDENCE = {"stuck_in_transaction": IN_TRANSACTION, "never_reused": "#B877D9", "
 
 POOL_STATES = {"used": USED, "idle": IDLE}
 """States of a pool's connection, as its label ``state`` has them."""
+
+HOLDERS = {
+    "pooled": IDLE,
+    "in_use": USED,
+    "overdue": IN_TRANSACTION,
+    "owner_dead": BAD,
+    "orphaned": "#B877D9",
+    "unclaimed": "#A352CC",
+    "unknown": UNKNOWN,
+}
+"""Who holds a connection, as the label ``holder`` has it: blue is in order."""

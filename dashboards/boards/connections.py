@@ -7,6 +7,7 @@ from boards.frame import Board, Shelf, link, mark, variable
 from boards.panels import JSON, Column, Query, Say, graph, limit, stat, table
 from boards.promql import HOUR, PER_APPLICATION, RATE, floor, growth, leaders, per_application, recorded, select
 from pgleak import metrics
+from pgleak.holders import metrics as holders
 
 _SHOWN = 8  # applications on one graph
 _REFUSED = 'reason=~"slots_exhausted|role_limit|database_limit"'
@@ -16,6 +17,11 @@ USABLE = f"max by (server) ({select(metrics.USABLE)})"
 CONNECTIONS = per_application(select(metrics.CONNECTIONS))
 SUSPECTS = per_application(select(metrics.SUSPECTS))
 GROWTH = f"{recorded('application:pgleak_connections:growth_per_hour')} or {HOUR} * {growth(CONNECTIONS)}"
+# The place in the code that holds most of an application's connections too long, where one pgleak sees both halves.
+CODE = (
+    f"0 * {CONNECTIONS} + on (server, application_name) group_left (site) topk by (server, application_name) "
+    f"(1, sum by (server, application_name, site) ({select(holders.OVERDUE)}) > 0)"
+)
 SERVER_GROWTH = f"{HOUR} * {growth(USED)}"
 # A month is for ever: at such a distance the slope is noise.
 TIME_LEFT = (
@@ -36,6 +42,7 @@ _APPLICATION_LINK = link(
     server="${__data.fields.Server:percentencode}",
     application="${__data.fields.Application:percentencode}",
 )
+_CODE_LINK = link("This place in the code", frame.POOL, site="${__data.fields.Code:percentencode}")
 _SERIES_LINK = link(
     "This application",
     frame.APPLICATION,
@@ -181,7 +188,8 @@ def _lists() -> Shelf:
     applications = table(
         Say(
             "Applications by growth",
-            "Connections of each application and how fast their floor rises; the share is of its server's usable slots.",
+            "Connections of each application and how fast their floor rises; the share is of its server's usable slots. "
+            "Code: what holds most of them too long, where the application's processes report to this pgleak.",
             "No application is connected",
         ),
         [
@@ -189,9 +197,11 @@ def _lists() -> Shelf:
             Query(SUSPECTS),
             Query(CONNECTIONS),
             Query(f"{CONNECTIONS} / on (server) group_left () {USABLE}"),
+            Query(CODE),
         ],
         [
             Column("application_name", "Application", links=(_APPLICATION_LINK,)),
+            Column("site", "Code", links=(_CODE_LINK,)),
             Column("server", "Server", links=(_SERVER_LINK,)),
             Column("usename", "User"),
             Column("A", "Growth", RATE, 1, ((None, "text"), (0.5, colours.ATTENTION))),

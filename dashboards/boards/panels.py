@@ -230,7 +230,7 @@ class Column:
 
 
 def table(say: Say, queries: Sequence[Query], columns: Sequence[Column], sort: str, *, descending: bool = True) -> JSON:
-    """Rows of what the queries' labels have in common, one column for each query's value."""
+    """Rows of what the queries' labels have in common, with the labels and the queries' values that have a column."""
     panel = _panel("table", say, [replace(query, shape="table", instant=True) for query in queries])
     panel["fieldConfig"]["defaults"] |= {
         "color": {"mode": "thresholds"},
@@ -238,12 +238,14 @@ def table(say: Say, queries: Sequence[Query], columns: Sequence[Column], sort: s
         "custom": {"align": "auto", "cellOptions": {"type": "auto"}, "inspect": False},
     }
     panel["fieldConfig"]["overrides"] = [column.override() for column in columns]
+    values = [f"Value #{target['refId']}" for target in panel["targets"]]
+    shown = {column.field for column in columns}
     panel["transformations"] = [
         {"id": "merge", "options": {}},
         {
             "id": "organize",
             "options": {
-                "excludeByName": {"Time": True},
+                "excludeByName": {"Time": True, **{value: True for value in values if value not in shown}},
                 "indexByName": {column.field: index for index, column in enumerate(columns)},
                 "renameByName": {column.field: column.title for column in columns},
             },

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from boards import colours, frame
+from boards import colours, frame, work
 from boards.connections import PLAIN, SOME_IS_BAD
 from boards.frame import Board, Shelf, link, mark, variable
 from boards.panels import JSON, Column, Query, Say, ages, graph, limit, stat, table
 from boards.promql import select
-from pgleak.pool import merged
 from pgleak.pool import metrics as pool
 
 _SITES = 10  # places in the code on one graph
@@ -199,81 +198,6 @@ def _losses() -> Shelf:
     return Shelf(8, [(holders, 8), (collected, 8), (lost, 8)], row="Holders and losses")
 
 
-def _work() -> list[Shelf]:
-    use = select(pool.USE, suffix="_bucket")
-    created = select(pool.CREATE, suffix="_bucket")
-    checkouts = graph(
-        Say("How busy are the pools?", "Checkouts per second.", "No pool reports", "ops"),
-        Query(f"sum by (pool) (rate({select(pool.CHECKOUTS)}[$__rate_interval]))", "{{pool}}"),
-    )
-    times = graph(
-        Say(
-            "How long is a connection held?",
-            "Of those that came back: half were held for less than the median, one in a hundred for longer than the 99th "
-            "percentile.",
-            "No connection came back",
-            "s",
-        ),
-        *(
-            Query(
-                f"histogram_quantile({q}, sum by (le, pool) (rate({use}[$__rate_interval])))", f"{name} ({{{{pool}}}})"
-            )
-            for q, name in ((0.5, "median"), (0.99, "99th percentile"))
-        ),
-    )
-    wait = graph(
-        Say(
-            "How long does a checkout wait?",
-            "Mean time until a connection was handed out, opening new ones included; and the 99th percentile of opening one.",
-            "No checkout",
-            "s",
-        ),
-        Query(
-            f"sum by (pool) (rate({select(pool.WAIT)}[$__rate_interval])) "
-            f"/ (sum by (pool) (rate({select(pool.CHECKOUTS)}[$__rate_interval])) > 0)",
-            "wait ({{pool}})",
-        ),
-        Query(f"histogram_quantile(0.99, sum by (le, pool) (rate({created}[$__rate_interval])))", "opening ({{pool}})"),
-    )
-    churn = graph(
-        Say(
-            "How many are opened and closed?",
-            "Connections per second, opened, and closed by reason. A pool that opens for each checkout is too small or absent.",
-            "No pool reports",
-            "ops",
-        ),
-        Query(f"sum(rate({select(pool.OPENED)}[$__rate_interval]))", "opened"),
-        Query(f"sum by (reason) (rate({select(pool.CLOSED)}[$__rate_interval])) > 0", "closed: {{reason}}"),
-        colours={"opened": colours.USED},
-    )
-    engines = graph(
-        Say(
-            "Do engines pile up?",
-            "Engines alive under each pool's name. Growth means that one is made for each request or task.",
-            "No pool reports",
-        ),
-        Query(f"sum by (pool) ({select(pool.ENGINES)})", "{{pool}}"),
-        steps=True,
-    )
-    reports = graph(
-        Say(
-            "Are the reports complete?",
-            "Processes that report, those of them that hang, and state files that were passed over. Mistakes of pgleak are "
-            "bugs to report.",
-            "No folder is shared",
-        ),
-        Query(f"sum by (application) ({select(merged.REPORTING)})", "{{application}} reporting"),
-        Query(f"sum by (application) ({select(merged.STALE)}) > 0", "{{application}} stale"),
-        Query(f"sum by (reason) ({select(merged.SKIPPED)}) > 0", "files skipped: {{reason}}"),
-        Query(f"sum(increase({select(pool.ERRORS)}[$__rate_interval])) > 0", "mistakes of pgleak"),
-        steps=True,
-    )
-    return [
-        Shelf(8, [(checkouts, 8), (times, 8), (wait, 8)], row="Work"),
-        Shelf(8, [(churn, 8), (engines, 8), (reports, 8)]),
-    ]
-
-
 def _variables() -> list[JSON]:
     name = pool.CONNECTIONS.name
     by_pool = '{job=~"$job", pool=~"$pool"}'
@@ -304,6 +228,6 @@ def board() -> Board:
         "pgleak / Pool",
         "SQLAlchemy pools from inside the application: what is out, for how long, and which code took it.",
         _variables(),
-        [_answers(), _now(), _places(), _losses(), *_work()],
+        [_answers(), _now(), _places(), _losses(), *work.shelves()],
         [started],
     )

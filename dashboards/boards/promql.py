@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pgleak.metrics import Spec
+    from pgleak.spec import Spec
 
 APPLICATION = ("server", "usename", "application_name")
 """What tells applications apart; databases are added up, for one application may use several."""
@@ -30,7 +30,10 @@ def select(spec: Spec, *matchers: str, suffix: str = "") -> str:
         label = matcher.partition("=")[0].rstrip("!~ ")
         if label not in spec.labels and not (label == "le" and suffix == "_bucket"):
             raise ValueError(f"{spec.name} has no label {label}")
-    variables = [f'{name}=~"{_VARIABLES[name]}"' for name in spec.labels if name in _VARIABLES]
+    # A place in the code is chosen together with a pool; what is about servers knows no pools.
+    of_pool = "pool" in spec.labels
+    chosen = [name for name in spec.labels if name in _VARIABLES and (of_pool or name != "site")]
+    variables = [f'{name}=~"{_VARIABLES[name]}"' for name in chosen]
     inside = ", ".join(['job=~"$job"', *variables, *matchers])
     return f"{spec.name}{suffix}{{{inside}}}"
 

@@ -63,6 +63,15 @@ def refusals() -> Shelf:
     return Shelf(8, [(why, 8), (limits, 8), (ends, 8)], row="Refusals and limits")
 
 
+def _folded() -> str:
+    """Return the sum of what the caps of a server fold; some of the metrics are there only while a label is in use."""
+    each = " or ".join(
+        f'label_replace(max by (server) ({select(spec)}), "of", "{spec.unit}", "", "")'
+        for spec in (*metrics.OVERFLOWED.values(), metrics.COMBINATIONS_OVERFLOWED)
+    )
+    return f"sum by (server) ({each})"
+
+
 def watcher() -> Shelf:
     read = states(
         Say("Is every server read?", "Whether pgleak's last read of the server succeeded.", "No server is watched"),
@@ -77,13 +86,13 @@ def watcher() -> Shelf:
         Say(
             "Can the figures be trusted?",
             "Age of the last successful read; whether pgleak's role sees the states of other roles; and how many "
-            "application names are folded into (other).",
+            "applications, databases, users, addresses and combinations of them are folded into (other).",
             "No server is watched",
         ),
         [
             Query(f"time() - max by (server) ({select(metrics.LAST_SUCCESS)})"),
             Query(f"min by (server) ({select(metrics.STATS_VISIBLE)})"),
-            Query(f"max by (server) ({select(metrics.OVERFLOWED['application_name'])})"),
+            Query(_folded()),
             Query(f"max by (server) ({select(metrics.LOGIN_SUCCESS)})"),
         ],
         [

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from asking.board import Span
 
-_LEFT, _BOTTOM, _TOP, _RIGHT = 58.0, 20.0, 6.0, 6.0
+_LEFT, _BOTTOM, _TOP, _RIGHT = 70.0, 20.0, 6.0, 6.0
 _GRID, _FAINT = "#2C2E33", "#8E8E9A"
 _HOT = ((0x33, 0x20, 0x12), (0xB4, 0x55, 0x08), (0xFF, 0x98, 0x30), (0xFF, 0xF0, 0xD0))
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 HOUR, DAY = 3600.0, 86400.0
 _ADDRESS = "10.0.0.7"
+_MOST_POOLED = 1000
+LEAKED_AFTER = 60.0
+"""Seconds for which a leaked connection had been in the pool before somebody took it and did not return."""
 
 
 def daily(low: float, high: float) -> Callable[[float], float]:
@@ -40,18 +43,21 @@ class Client:
     database: str = "shop"
     deployed: float = math.inf
     leaks: float = 0.0
+    first_pid: int = 0  # of its backends
     _opened: list[float] = field(default_factory=list)
     _leaked: list[float] = field(default_factory=list)  # when each was checked out for the last time
     _lost: float = 0.0
     _is_new: bool = False
 
     @property
-    def leaked(self) -> list[float]:
-        return self._leaked
+    def leaked(self) -> list[tuple[int, float]]:
+        """The backends' process ids, and when each was checked out for the last time."""
+        return [(self.first_pid + _MOST_POOLED + number, since) for number, since in enumerate(self._leaked)]
 
     @property
-    def pooled(self) -> int:
-        return len(self._opened)
+    def pooled(self) -> list[tuple[int, float]]:
+        """The backends' process ids, and when each was opened."""
+        return [(self.first_pid + number, opened) for number, opened in enumerate(self._opened)]
 
     def step(self, now: float, seconds: float, random: Random) -> None:
         """Let this much time pass, up to ``now``."""
@@ -72,19 +78,27 @@ class Client:
         """Yield its connections by state."""
         active = round(len(self._opened) * self.busy * random.uniform(0.6, 1.4))
         young = max(now - max(self._opened, default=now), 0.0)
-        for state, opened in (("active", self._opened[:active]), ("idle", self._opened[active:])):
+        pooled = self.pooled
+        for state, some in (("active", pooled[:active]), ("idle", pooled[active:])):
+            ages = [now - born for _, born in some]
             # A queue: every connection comes round within a minute or two.
-            unused = [min(random.expovariate(1 / 15), young + 60, now - born) for born in opened]
-            ages = [now - born for born in opened]
+            unused = [min(random.expovariate(1 / 15), young + 60, age) for age in ages]
             transactions = [age if state == "active" else -0.001 for age in unused]
-            yield self._pack(state, ages, unused, transactions)
-        ages = [now - since for since in self._leaked]
-        # A leaked one had been in the pool for a while before somebody took it and did not return.
-        yield self._pack("idle in transaction", [age + 60 for age in ages], ages, ages)
+            yield self._pack(state, [pid for pid, _ in some], ages, unused, transactions)
+        ages = [now - since for _, since in self.leaked]
+        pids = [pid for pid, _ in self.leaked]
+        yield self._pack("idle in transaction", pids, [age + LEAKED_AFTER for age in ages], ages, ages)
 
-    def _pack(self, state: str, session: list[float], unused: list[float], transaction: list[float]) -> Packed:
+    def _pack(
+        self, state: str, pids: list[int], session: list[float], unused: list[float], transaction: list[float]
+    ) -> Packed:
         def milliseconds(values: list[float]) -> list[int]:
             return [int(value * 1000) for value in values]
 
-        numbers = (milliseconds(session), milliseconds(unused), milliseconds(transaction))
-        return Packed(self.database, self.user, self.name, _ADDRESS, state, *numbers)
+        return Packed.of_ages(
+            *(self.database, self.user, self.name, _ADDRESS, state),
+            session=milliseconds(session),
+            unused=milliseconds(unused),
+            transaction=milliseconds(transaction),
+            pids=pids,
+        )

@@ -19,6 +19,7 @@ from pgleak.pool.snapshot import (
     ProcessIdentity,
     ProcessSnapshot,
 )
+from story.clients import LEAKED_AFTER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,13 +47,19 @@ class Process:
     def snapshot(self, now: float, seconds: float, random: Random) -> ProcessSnapshot:
         """Let this much time pass and return what the process reports."""
         leaked = self.client.leaked[self.number :: self.share]
-        pooled = self.client.pooled // self.share
-        used = min(pooled, max(1, round(pooled * self.client.busy * random.uniform(0.6, 1.4))))
-        self._count(seconds, pooled, len(leaked), random)
-        held = [self._checkout(n, now, random.expovariate(5), self._site(random), "alive") for n in range(used)]
+        pooled = self.client.pooled[self.number :: self.share]
+        used = min(len(pooled), max(1, round(len(pooled) * self.client.busy * random.uniform(0.6, 1.4))))
+        self._count(seconds, len(pooled), len(leaked), random)
+        held = [
+            self._checkout(Backend(pid, born, _SERVER), now, random.expovariate(5), self._site(random), "alive")
+            for pid, born in pooled[:used]
+        ]
         if self.leak:
-            held += [self._checkout(1000 + n, now, now - since, self.leak, "dead") for n, since in enumerate(leaked)]
-        idle = tuple(Backend(None, now - 600, _SERVER) for _ in range(pooled - used))
+            held += [
+                self._checkout(Backend(pid, since - LEAKED_AFTER, _SERVER), now, now - since, self.leak, "dead")
+                for pid, since in leaked
+            ]
+        idle = tuple(Backend(pid, born, _SERVER) for pid, born in pooled[used:])
         name = self.client.name
         pool = PoolSnapshot(
             name, "QueuePool", name, _SERVER, 1, self.most / self.share, 0, idle, tuple(held), (), {}, self._counters
@@ -63,10 +70,11 @@ class Process:
     def _site(self, random: Random) -> Frame:
         return random.choice(self.sites)
 
-    def _checkout(self, number: int, now: float, age: float, site: Frame, owner: OwnerState) -> Checkout:
+    def _checkout(self, backend: Backend, now: float, age: float, site: Frame, owner: OwnerState) -> Checkout:
+        assert backend.pid is not None
+        by = Owner("thread", "turn", owner, age if owner == "dead" else 0.0)  # its turn was over at once
         return Checkout(
-            number, Backend(None, now - age - 60, _SERVER), now - age, age, "session", "pool", site.site, (site,),
-            Owner("thread", "turn", owner), (), "", None,
+            backend.pid, backend, now - age, age, "session", "pool", site.site, (site,), by, (), "", None
         )  # fmt: skip
 
     def _count(self, seconds: float, pooled: int, leaked: int, random: Random) -> None:

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import Metric
 
 from pgleak.exposition import encode
+from pgleak.holders import metrics as holders
+from pgleak.holders.join import join
 from pgleak.pool import collector as pools
+from pgleak.pool.reading import Reported
 from pgleak.pool.snapshot import Frame
 from pgleak.postgres import activity, collector
 from pgleak.postgres.activity import Server
+from pgleak.postgres.backends import backends
 from pgleak.postgres.canary import Logins
 from pgleak.postgres.reader import Reading
 from pgleak.postgres.reasons import REASONS
@@ -32,6 +36,7 @@ JOB = "pgleak"
 _GROUPS = Settings(()).group_by
 _LIMITS = {"orders": Server(500, 3, 0, BEGIN - 9 * DAY, superuser=False, stats_visible=True, may_use_reserved=False)}
 _LIMITS["billing"] = Server(200, 3, 0, BEGIN - 40 * DAY, superuser=False, stats_visible=True, may_use_reserved=False)
+_ADDRESSES = {"orders": "db1:5432", "billing": "db2:5432"}
 _SHOP_SITES = [Frame("shop.views", "show_orders", "views.py", 31), Frame("shop.views", "place_order", "views.py", 44)]
 _LEAK = Frame("shop.jobs", "ship_next_order", "jobs.py", 42)
 
@@ -58,6 +63,8 @@ def lines(begin: float = BEGIN, step: float = STEP) -> Iterator[str]:
     """Yield the text line by line; ends with the marker of OpenMetrics. The same story each time."""
     random = Random(1)
     clients = _clients()
+    for number, client in enumerate(client for connected in clients.values() for client in connected):
+        client.first_pid = 2000 * (number + 1)
     shop, api = clients["orders"][0], clients["orders"][2]
     processes = [Process(shop, number, 4, _SHOP_SITES, _LEAK, 55, 480) for number in range(4)]
     paying = [Frame("checkout.api", "pay", "api.py", 12)]
@@ -72,12 +79,17 @@ def lines(begin: float = BEGIN, step: float = STEP) -> Iterator[str]:
         reports = [process.snapshot(now, step, random) for process in processes]
         yield from _stamped(collector.families(readings, _GROUPS), now)
         yield from _stamped([*pools.families(reports), _process_start(now)], now)
+        connections = [each for reading in readings for each in backends(reading)]
+        joined = join(connections, [Reported(report, 1) for report in reports], _ADDRESSES)
+        yield from _stamped(holders.families(joined), now)
     yield "# EOF"
 
 
 def _reading(server: str, clients: Sequence[Client], now: float, random: Random) -> Reading:
-    packs = [pack for client in clients for pack in client.rows(now, random) if pack.session_ms]
-    places = [activity.Place((pack.datname, pack.usename, pack.application_name)) for pack in packs]
+    packs = [pack for client in clients for pack in client.rows(now, random) if pack.size]
+    places = [
+        activity.Place((pack.datname, pack.usename, pack.application_name), pack.application_name) for pack in packs
+    ]
     return Reading(
         server,
         duration=random.uniform(0.009, 0.016),
@@ -85,6 +97,9 @@ def _reading(server: str, clients: Sequence[Client], now: float, random: Random)
         server=_LIMITS[server],
         used=activity.used(packs),
         applications=activity.summarise(packs, places, Settings(()).thresholds),
+        asked=now,
+        packs=packs,
+        places=places,
         errors=dict.fromkeys(REASONS, 0),
         last_success=now - 2,
         logins=Logins(success=True),

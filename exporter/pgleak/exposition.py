@@ -11,6 +11,7 @@ https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client.core import Metric
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _TEXT_TYPES = {"gaugehistogram": "histogram", "unknown": "untyped", "info": "gauge", "stateset": "gauge"}
 _TEXT_SUFFIXES = {"counter": "_total", "info": "_info"}
 _GAUGES_OF_THEIR_OWN = ("_created", "_gcount", "_gsum")  # in the text format, where histograms do not have them
+
+
+_LABELS = "\0"
 
 
 class Labels(dict[str, str]):
@@ -52,11 +56,24 @@ class Column(NamedTuple):
         return cls(name, f"{name}{{", f',{key}="{_quoted(value)}"}} ', (key, value))
 
 
+class Columns(NamedTuple):
+    """The columns of a row, with the text of a whole row, which is made once for all rows of the same columns."""
+
+    each: Sequence[Column]
+    template: str  # a NUL where the labels go, %s where a value goes
+
+    @classmethod
+    def of(cls, *columns: Column) -> Columns:
+        """Put columns together; their names and labels come from a catalogue, and hold no NUL."""
+        parts = [(column.head.replace("%", "%%"), column.tail.replace("%", "%%")) for column in columns]
+        return cls(columns, "\n".join([f"{head}{_LABELS}{tail}%s" for head, tail in parts]))
+
+
 class Row(NamedTuple):
     """Samples of a :class:`Grid` that have labels in common: one value per column."""
 
     labels: Labels
-    columns: Sequence[Column]
+    columns: Columns
     values: Sequence[float]
 
 
@@ -72,31 +89,35 @@ class Grid(Metric):
         return [
             Sample(column.name, {**row.labels, **dict([column.label] if column.label else ())}, value)
             for row in self.rows
-            for column, value in zip(row.columns, row.values, strict=True)
+            for column, value in zip(row.columns.each, row.values, strict=True)
         ]
 
     @samples.setter
     def samples(self, _: list[Sample]) -> None:
         """Take no notice: the library starts a family with an empty list."""
 
+    def texts(self) -> Iterator[str]:
+        """Yield the lines of each row."""
+        for labels, columns, values in self.rows:
+            numbers = tuple([value if type(value) is int else _number(value) for value in values])
+            # The labels last: what others put into them is not looked at again.
+            yield (columns.template % numbers).replace(_LABELS, labels.text)
+
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yield (sample name, line) pairs."""
-        for labels, columns, values in self.rows:
-            text = labels.text
-            for (name, head, tail, _), value in zip(columns, values, strict=True):
-                yield name, f"{head}{text}{tail}{value if type(value) is int else floatToGoString(value)}"
+        for row, text in zip(self.rows, self.texts(), strict=True):
+            yield from zip([column.name for column in row.columns.each], text.split("\n"), strict=True)
 
 
 def encode(families: Iterable[Metric], *, openmetrics: bool) -> bytes:
     """Return all families in OpenMetrics, else in the Prometheus text format."""
     lines: list[str] = []
     for family in families:
-        samples = _sample_lines(family)
         if openmetrics:
             _header(lines, family.name, family.type, _quoted(family.documentation), family.unit)
-            lines += [line for _, line in samples]
+            lines += family.texts() if isinstance(family, Grid) else [line for _, line in _sample_lines(family)]
         else:
-            _text_family(lines, family, samples)
+            _text_family(lines, family, _sample_lines(family))
     if openmetrics:
         lines.append("# EOF")
     return ("\n".join(lines) + "\n").encode("utf-8", "replace") if lines else b""
@@ -127,9 +148,14 @@ def _sample_lines(family: Metric) -> list[tuple[str, str]]:
     lines = []
     for name, labels, value, *_ in family.samples:
         text = _pairs(labels)
-        number = value if type(value) is int else floatToGoString(value)
+        number = value if type(value) is int else _number(value)
         lines.append((name, f"{name}{{{text}}} {number}" if text else f"{name} {number}"))
     return lines
+
+
+def _number(value: float) -> str:
+    """Write a number; the library's way of writing makes no difference but for what is not finite, and takes longer."""
+    return repr(value) if type(value) is float and isfinite(value) else floatToGoString(value)
 
 
 def _pairs(labels: Mapping[str, str]) -> str:

@@ -6,15 +6,7 @@ them. Naming follows https://prometheus.io/docs/practices/naming/: base units, `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-from prometheus_client.core import Metric
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-Kind = Literal["gauge", "counter", "gaugehistogram", "histogram"]
+from pgleak.spec import Spec
 
 GROUPING = ("datname", "usename", "application_name", "client_addr")
 """Label names that the ``group_by`` setting chooses from, in the order in which they appear."""
@@ -23,41 +15,6 @@ _GROUPS = ("datname", "usename", "application_name")
 
 AGE_BUCKETS = (60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0)
 """Upper bounds in seconds of the age histograms; +Inf follows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """One entry of the catalogue.
-
-    ``name`` is the name as it is stored and queried, so a counter ends in ``_total``. ``labels`` are in output order;
-    entries of :data:`GROUPING` among them follow the ``group_by`` setting. ``unit`` is for the reader (``seconds``,
-    ``connections``); where Prometheus wants it in the name, the name has it.
-    """
-
-    name: str
-    kind: Kind
-    help: str
-    labels: tuple[str, ...] = ()
-    unit: str = ""
-    buckets: tuple[float, ...] = ()
-    note: str = ""
-
-    @property
-    def grouped(self) -> bool:
-        """Whether the series are per application, that is: whether ``group_by`` shapes its labels."""
-        return "application_name" in self.labels and "datname" in self.labels
-
-    def family(self, samples: Iterable[tuple[Sequence[str], float]] = ()) -> Metric:
-        """Return a fresh family of a gauge or counter; each sample is (label values in order, value)."""
-        family = self.empty()
-        for values, value in samples:
-            family.add_sample(self.name, dict(zip(self.labels, values, strict=True)), value)
-        return family
-
-    def empty(self) -> Metric:
-        """Return a fresh family with no sample."""
-        name = self.name.removesuffix("_total") if self.kind == "counter" else self.name
-        return Metric(name, self.help, self.kind)
 
 
 UP = Spec("pgleak_up", "gauge", "1 when the last read of the server succeeded, else 0.", ("server",))
@@ -240,17 +197,10 @@ POSTMASTER_START = Spec(
     ("server",),
     "seconds",
 )
-_OVERFLOWED_NOTE = (
-    "Ignored applications have places of their own and do not count here. Only while `group_by` has the label."
-)
+_FOLDED = "Ignored applications have places of their own and do not count here. Only while `group_by` has the label."
 OVERFLOWED = {
     label: Spec(
-        name,
-        "gauge",
-        f"{what} connected now that the cap folded into (other).",
-        ("server",),
-        unit,
-        note=_OVERFLOWED_NOTE,
+        name, "gauge", f"{what} connected now that the cap folded into (other).", ("server",), unit, note=_FOLDED
     )
     for label, name, what, unit in (
         ("application_name", "pgleak_application_names_overflowed", "Applications", "applications"),
@@ -260,6 +210,14 @@ OVERFLOWED = {
     )
 }
 """By the label that the cap is for."""
+COMBINATIONS_OVERFLOWED = Spec(
+    "pgleak_label_combinations_overflowed",
+    "gauge",
+    "Combinations of these labels connected now that were folded into (other), in all of the labels.",
+    ("server",),
+    "combinations",
+    note="Ten times the largest cap are told apart. Ignored applications count here, too.",
+)
 
 WEB_CONFIG_OK = Spec(
     "pgleak_web_config_valid",
@@ -301,6 +259,7 @@ SERVER_HALF: tuple[Spec, ...] = (
     LOGIN_FAILURES,
     POSTMASTER_START,
     *OVERFLOWED.values(),
+    COMBINATIONS_OVERFLOWED,
     WEB_CONFIG_OK,
     BUILD_INFO,
 )

@@ -25,7 +25,12 @@ class Problem:
         return f"{self.path}{line}: {self.message}{found}" if self.path else f"{self.message}{line}{found}"
 
 
+def nearest(key: str, keys: Collection[str]) -> str:
+    """Return the key that was probably meant; empty where none is near."""
+    return next(iter(difflib.get_close_matches(key, keys, n=1)), "")
+
+
 def unknown_key(key: str, keys: Collection[str]) -> str:
     """Say that a key is not known, with the nearest one that is, or all of them."""
-    near = difflib.get_close_matches(key, keys, n=1)
-    return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; the keys here are {', '.join(keys)}"
+    near = nearest(key, keys)
+    return f"unknown key; did you mean {near}?" if near else f"unknown key; the keys here are {', '.join(keys)}"

@@ -13,11 +13,12 @@ from pgleak.dsn import Dsn, DsnError, looks_like_dsn
 from pgleak.metrics import GROUPING
 from pgleak.problem import Problem
 from pgleak.settings_model import DEFAULT_GROUP_BY, Canary, Caps, Listen, Settings, Target, Thresholds, Timeouts
-from pgleak.settings_schema import Section, SettingsError, show, show_key
+from pgleak.settings_patterns import Patterns
+from pgleak.settings_schema import Section, SettingsError, format_duration, show, show_key
 from pgleak.yamlfile import YamlError, read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 __all__ = [
     "DEFAULT_IGNORED",
@@ -44,13 +45,9 @@ TOP_KEYS = (
 )
 TARGET_KEYS = ("name", "dsn", "service", "password_file", "canary")
 CANARY_KEYS = ("dsn", "user", "password_file", "interval")
-REWRITE_KEYS = ("pattern", "replacement")
 
 LONGEST_NAME = 100
 T = TypeVar("T")
-
-DEFAULTS = "defaults"
-"""An item of a list of patterns that stands for the built-in list."""
 
 
 def from_yaml(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -102,6 +99,7 @@ def single_target(
 
 def _read(data: object, base: Path, source: str, environ: Mapping[str, str], problems: list[Problem]) -> Settings:
     top = Section({} if data is None else data, "", TOP_KEYS, problems)
+    patterns = Patterns(top, problems)
     settings = Settings(
         targets=_targets(top, base, environ, problems),
         listen=_listen(top),
@@ -109,16 +107,20 @@ def _read(data: object, base: Path, source: str, environ: Mapping[str, str], pro
         connections_page=_connections_page(top),
         pool_dir=top.file("pool_dir", base),
         group_by=_group_by(top),
-        application_names=_rewrites(top, problems),
-        ignored_applications=_patterns(top, "ignored_applications", DEFAULT_IGNORED),
-        ignored_users=_patterns(top, "ignored_users", None),
-        reporting_applications=_patterns(top, "reporting_applications", None),
+        application_names=patterns.rewrites("rewrite_application_names"),
+        ignored_applications=patterns.whole_names("ignored_applications", DEFAULT_IGNORED),
+        ignored_users=patterns.whole_names("ignored_users"),
+        reporting_applications=patterns.whole_names("reporting_applications"),
         caps=top.numbers("caps", Caps),
         timeouts=top.numbers("timeouts", Timeouts),
         thresholds=top.numbers("thresholds", Thresholds),
     )
     if settings.timeouts.scrape <= settings.timeouts.scrape_offset:
-        top.note("timeouts", "scrape must be longer than scrape_offset", hidden=True)
+        times = settings.timeouts
+        message = "must be longer than scrape_offset"
+        shown = f"{format_duration(times.scrape)}, and scrape_offset {format_duration(times.scrape_offset)}"
+        problems.append(Problem("timeouts.scrape", message, shown))
+    patterns.note_slow()
     if problems:
         raise SettingsError(source, problems)
     return settings
@@ -127,7 +129,7 @@ def _read(data: object, base: Path, source: str, environ: Mapping[str, str], pro
 def _targets(top: Section, base: Path, environ: Mapping[str, str], problems: list[Problem]) -> tuple[Target, ...]:
     items = list(top.items("targets"))
     if not items and isinstance(top.value("targets", []), list) and "pool_dir" not in top:
-        top.note("targets", "must be a list of at least one target, each with a name", hidden=True)
+        top.note("targets", "must be a list of at least one target, each with a name")
     targets = [
         _target(Section(item, path, TARGET_KEYS, problems), base, environ, problems, alone=len(items) == 1)
         for path, item in items
@@ -262,44 +264,6 @@ def _group_by(top: Section) -> tuple[str, ...]:
         chosen.append(item)
     if "group_by" not in top:
         return DEFAULT_GROUP_BY
-    if not chosen:
-        top.note("group_by", f"must name at least one of {', '.join(GROUPING)}", hidden=True)
+    if not chosen and isinstance(top.value("group_by", []), list):
+        top.note("group_by", f"must name at least one of {', '.join(GROUPING)}")
     return tuple(name for name in GROUPING if name in chosen)
-
-
-def _rewrites(top: Section, problems: list[Problem]) -> tuple[Rewrite, ...]:
-    key = "rewrite_application_names"
-    rewrites: list[Rewrite] = []
-    for path, item in top.items(key):
-        if item == DEFAULTS:
-            rewrites += DEFAULT_REWRITES
-            continue
-        section = Section(item, path, REWRITE_KEYS, problems)
-        pattern = section.pattern(section.where("pattern"), section.value("pattern"))
-        replacement = section.value("replacement")
-        if not isinstance(replacement, str):
-            section.note("replacement", "must be text, which may be empty (''); \\1 is the first group")
-        elif pattern and (wrong := _problem_with_replacement(pattern, replacement)):
-            section.note("replacement", wrong)
-        elif pattern:
-            rewrites.append(Rewrite(pattern, replacement))
-    return tuple(rewrites) if top.value(key) is not None else DEFAULT_REWRITES
-
-
-def _problem_with_replacement(pattern: re.Pattern[str], replacement: str) -> str:
-    try:
-        pattern.sub(replacement, "")  # the replacement is read even where nothing matches
-    except (re.error, IndexError) as error:
-        return f"does not fit the pattern: {error}"
-    return ""
-
-
-def _patterns(top: Section, key: str, builtin: Sequence[re.Pattern[str]] | None) -> tuple[re.Pattern[str], ...]:
-    """Read patterns that ignore case. Without a built-in list, `defaults` is a pattern like any other."""
-    patterns: list[re.Pattern[str]] = []
-    for path, item in top.items(key):
-        if item == DEFAULTS and builtin is not None:
-            patterns += builtin
-        elif pattern := top.pattern(path, item, re.IGNORECASE):
-            patterns.append(pattern)
-    return tuple(patterns) if top.value(key) is not None else tuple(builtin or ())

@@ -10,7 +10,7 @@ from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pgleak.dsn import looks_like_dsn
-from pgleak.problem import Problem, unknown_key
+from pgleak.problem import Problem, nearest, unknown_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -22,6 +22,8 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _LONGEST_SHOWN = 60
+_MAY_HOLD_SECRETS = {"targets", "name", "dsn", "service", "user", "password_file"}
+_SECRETIVE = re.compile("pass|pw|secret|token|key", re.IGNORECASE)
 
 
 class SettingsError(Exception):
@@ -78,7 +80,7 @@ def show(value: object) -> str:
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, list):
-        return "a list"
+        return "a list" if value else "an empty list"
     if value is None or isinstance(value, bool):
         return {None: "nothing", True: "true", False: "false"}[value]
     try:
@@ -111,9 +113,9 @@ class Section:
             self._problems.append(
                 Problem(path, f"must be a mapping (key: value) with keys out of {', '.join(keys)}", kind)
             )
-        for key in self._data:
+        for key, value in self._data.items():
             if key not in keys:
-                self._note_unknown(key, keys)
+                self._note_unknown(key, value, keys)
 
     def __contains__(self, key: str) -> bool:
         return key in self._data
@@ -175,7 +177,7 @@ class Section:
         if text and (hidden or text.isprintable()):
             return text
         if value is None or (isinstance(value, str) and not text):
-            self.note(key, "must not be empty: give a value, or remove the key", hidden=True)
+            self.note(key, "must not be empty: give a value, or remove the key")
         elif isinstance(value, str):
             self.note(key, "must be text on one line, without control characters", hidden=hidden)
         else:
@@ -196,7 +198,7 @@ class Section:
         if value is None:
             return
         if not isinstance(value, list):
-            self.note(key, "must be a list", hidden=True)
+            self.note(key, "must be a list", hidden=key in _MAY_HOLD_SECRETS and isinstance(value, str))
             return
         for index, item in enumerate(value):
             yield f"{self.where(key)}[{index}]", item
@@ -223,5 +225,10 @@ class Section:
         self.note_item(path, item, f"is not a regular expression: {problem}")
         return None
 
-    def _note_unknown(self, key: object, keys: Collection[str]) -> None:
-        self._problems.append(Problem(self.where(show_key(key)), unknown_key(str(key), keys)))
+    def _note_unknown(self, key: object, value: object, keys: Collection[str]) -> None:
+        """Note it, with its value where it was surely meant for a key that holds no secret."""
+        near = nearest(str(key), keys)
+        meant = near and near not in _MAY_HOLD_SECRETS and not _SECRETIVE.search(str(key))
+        harmless = meant or isinstance(value, Mapping | list)  # of which nothing but the kind is shown
+        problem = Problem(self.where(show_key(key)), unknown_key(str(key), keys), show(value) if harmless else "")
+        self._problems.append(problem)

@@ -1,10 +1,12 @@
 """A process that reports its pool: application.py DSN HOLDING... ends with standard input.
 
-Each HOLDING is a connection that the process has from then on: pooled, in_use, overdue, owner_dead or orphaned.
+Each HOLDING is a connection that the process has from then on: pooled, in_use, overdue, owner_dead, orphaned, or dropped,
+which the garbage collector has given back.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -42,9 +44,11 @@ if __name__ == "__main__":
             thread.join()
         else:
             take()
-        if holding == "pooled":
-            kept[-1].close()
-            del kept[-1]  # the next one takes it again, so this comes last
+        if holding in {"pooled", "dropped"}:  # the next one takes it again, so this comes last
+            if holding == "pooled":
+                kept[-1].close()
+            del kept[-1]
+            gc.collect()
     if "orphaned" in holdings:
         engine.dispose()
         kept.append(create_engine(dsn, poolclass=NullPool).connect())  # somebody who is in use

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pgleak.holders.join import Held
 
 APPLICATION = Path(__file__).parent / "application.py"
-GROUP_BY = ("datname", "usename", "application_name")
 
 
 def url(server: EmbeddedPostgres, name: str, address: str = "") -> str:
@@ -70,7 +69,7 @@ def seen(*servers: EmbeddedPostgres) -> list[ServerBackend]:
         one = watching.target(server, name=f"db{number}")
         reader = Reader(one, watching.settings(one))
         try:
-            found += backends(watching.read(reader), GROUP_BY)
+            found += backends(watching.read(reader))
         finally:
             reader.close()
     return found

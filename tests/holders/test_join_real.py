@@ -9,6 +9,8 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +21,7 @@ import servers
 from holders.processes import APPLICATION, Fleet, joined, of, seen, settled, url
 from pgleak.demo.embedded import free_port
 from pgleak.holders.coverage import Coverage
-from pgleak.holders.join import join
+from pgleak.holders.join import IMPRECISION, join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +30,20 @@ if TYPE_CHECKING:
     from pgleak.demo.embedded import EmbeddedPostgres
 
 NAME = "holders-test"
+
+#: nsenter would lose an ordinary user's rights in the namespace with the program that it starts.
+NUMBER_NEXT = """
+import ctypes, os, sys
+
+for path in sys.argv[2:]:
+    with open(path) as namespace:
+        assert ctypes.CDLL(None).setns(namespace.fileno(), 0) == 0, path
+if not os.fork():  # only children are in the other namespace of processes
+    with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+        last.write(sys.argv[1])
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
 
 
 def tool(name: str, package: str) -> str:
@@ -85,6 +101,12 @@ class Twin:
             [*unshared("--pid"), *become, str(server._bin_dir / "postgres"), "-D", str(server.data_dir)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
         )  # fmt: skip
+
+    def number_next(self, pid: int) -> None:
+        """Let the next process of the namespace have this id."""
+        own = Path("/proc", str(self.process.pid), "ns")
+        spaces = [own / "pid_for_children"] if os.geteuid() == 0 else [own / "user", own / "pid_for_children"]
+        subprocess.run([sys.executable, "-c", NUMBER_NEXT, str(pid - 1), *map(str, spaces)], check=True)
 
     def close(self) -> None:
         self.process.kill()  # and with it, the namespace
@@ -154,15 +176,28 @@ def test_a_restart_in_between_leaves_the_old_connections_on_no_server(
     assert [(each.reason, each.connections) for each in found.unplaced] == [("not_watched", 2)]
 
 
-def test_a_process_id_that_came_round_again_is_not_its_predecessor(postgres16: EmbeddedPostgres, fleet: Fleet) -> None:
-    """The same number with another start: nobody is named, and nobody is called missing."""
-    fleet.start(url(postgres16, NAME), "in_use", "in_use")
-    settled(fleet, postgres16, expected={NAME: ["in_use", "in_use"]})
-    first, second, *others = sorted(seen(postgres16), key=lambda each: each.application_name != NAME)
-    assert first.started is not None
-    again = first._replace(started=first.started + 3600)
-    found = join([again, second, *others], fleet.report().processes)
-    assert [(held.holder, held.doubt) for held in of(found, NAME)] == [("unknown", "other_start"), ("in_use", "")]
+def test_a_process_id_that_came_round_again_is_not_its_predecessor(
+    new_postgres: NewPostgres, fleet: Fleet, connect: Connect
+) -> None:
+    """The pool still believes in a connection that the server ended, and another one gets its number: nobody is named."""
+    twin = Twin(new_postgres(16, autovacuum="off"))
+    try:
+        servers.wait_until(lambda: accepts(twin.server), 20)
+        fleet.start(url(twin.server, NAME), "in_use", "in_use")
+        settled(fleet, twin.server, expected={NAME: ["in_use", "in_use"]})
+        first = min((each for each in seen(twin.server) if each.application_name == NAME), key=lambda each: each.pid)
+        assert first.started is not None
+        servers.run_sql(twin.server, f"SELECT pg_terminate_backend({first.pid}, 5000)")
+        young = first.started + IMPRECISION + 0.5
+        servers.wait_until(lambda: time.time() > young)  # younger ones are the same as far as two clocks can tell
+        twin.number_next(first.pid)
+        connect(twin.server, application_name=NAME)
+        found = of(joined(fleet, twin.server), NAME)
+    finally:
+        twin.close()
+    assert sorted((held.backend.pid == first.pid, held.holder, held.doubt) for held in found) == [
+        (False, "in_use", ""), (True, "unknown", "other_start"),
+    ]  # fmt: skip
 
 
 @pytest.fixture

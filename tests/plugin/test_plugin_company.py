@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,11 +36,18 @@ def project(tmp_path: Path) -> Project:
 
 
 def write(project: Project, body: str, name: str = "test_shop.py") -> None:
-    (project.folder / name).write_text(HEAD + body, encoding="utf-8")
+    (project.folder / name).write_text(HEAD + dedent(body).lstrip("\n"), encoding="utf-8")
 
 
 def test_a_failure_keeps_its_own_message_and_gets_a_section(project: Project) -> None:
-    write(project, "def test_both():\n    take()\n    assert 1 == 2, 'the wrong sum'\n")
+    write(
+        project,
+        """
+        def test_both():
+            take()
+            assert 1 == 2, 'the wrong sum'
+        """,
+    )
     run = project.run("--pgleak")
     assert (run.outcomes, run.messages) == ({"test_both": "failed"}, {})
     assert "the wrong sum" in run.output
@@ -51,8 +59,15 @@ def test_a_failure_keeps_its_own_message_and_gets_a_section(project: Project) ->
 def test_a_broken_fixture_keeps_its_own_message(project: Project) -> None:
     write(
         project,
-        "@pytest.fixture\ndef broken():\n    yield\n    raise OSError('the disk is full')\n\n"
-        "def test_both(broken):\n    take()\n",
+        """
+        @pytest.fixture
+        def broken():
+            yield
+            raise OSError('the disk is full')
+
+        def test_both(broken):
+            take()
+        """,
     )
     run = project.run("--pgleak")
     assert "the disk is full" in run.output
@@ -63,8 +78,15 @@ def test_a_broken_fixture_keeps_its_own_message(project: Project) -> None:
 def test_a_setup_that_fails_is_judged_too(project: Project) -> None:
     write(
         project,
-        "@pytest.fixture\ndef broken():\n    take()\n    raise OSError('the disk is full')\n\n"
-        "def test_never_run(broken):\n    pass\n",
+        """
+        @pytest.fixture
+        def broken():
+            take()
+            raise OSError('the disk is full')
+
+        def test_never_run(broken):
+            pass
+        """,
     )
     run = project.run("--pgleak")
     assert "the disk is full" in run.output
@@ -72,19 +94,43 @@ def test_a_setup_that_fails_is_judged_too(project: Project) -> None:
 
 
 def test_an_expected_failure_stays_expected(project: Project) -> None:
-    write(project, "@pytest.mark.xfail(reason='known')\ndef test_known():\n    take()\n    assert False\n")
+    write(
+        project,
+        """
+        @pytest.mark.xfail(reason='known')
+        def test_known():
+            take()
+            assert False
+        """,
+    )
     assert project.run("--pgleak").code == 0
 
 
 def test_the_first_leak_ends_a_run_that_wants_it(project: Project) -> None:
-    write(project, "def test_first():\n    take()\n\ndef test_second():\n    take()\n")
+    write(
+        project,
+        """
+        def test_first():
+            take()
+
+        def test_second():
+            take()
+        """,
+    )
     run = project.run("--pgleak", "-x")
     assert list(run.messages) == ["test_first"]
     assert "test_second" not in run.outcomes
 
 
 def test_each_worker_of_xdist_reports_its_own(project: Project) -> None:
-    write(project, "@pytest.mark.parametrize('n', range(6))\ndef test_many(n):\n    take() if n % 2 else None\n")
+    write(
+        project,
+        """
+        @pytest.mark.parametrize('n', range(6))
+        def test_many(n):
+            take() if n % 2 else None
+        """,
+    )
     run = project.run("--pgleak", "-n", "2")
     assert set(run.messages) == {"test_many[1]", "test_many[3]", "test_many[5]"}
     assert all("test_shop.py:11" in message for message in run.messages.values())
@@ -93,7 +139,15 @@ def test_each_worker_of_xdist_reports_its_own(project: Project) -> None:
 def test_a_rerun_is_judged_anew(project: Project) -> None:
     write(
         project,
-        "runs = []\n\ndef test_flaky():\n    runs.append(1)\n    if len(runs) == 1:\n        take()\n        assert False\n",
+        """
+        runs = []
+
+        def test_flaky():
+            runs.append(1)
+            if len(runs) == 1:
+                take()
+                assert False
+        """,
     )
     run = project.run("--pgleak", "--reruns", "1")
     assert "1 passed, 1 rerun" in run.output, run.output
@@ -101,7 +155,13 @@ def test_a_rerun_is_judged_anew(project: Project) -> None:
 
 
 def test_a_leak_that_comes_back_in_each_rerun_stays_an_error(project: Project) -> None:
-    write(project, "def test_leak():\n    take()\n")
+    write(
+        project,
+        """
+        def test_leak():
+            take()
+        """,
+    )
     run = project.run("--pgleak", "--reruns", "1")
     assert "test_leak" in run.messages
     assert run.code == 1
@@ -116,15 +176,31 @@ def test_a_doctest_is_a_test(project: Project) -> None:
 
 def test_a_leak_is_told_once(project: Project) -> None:
     """A test that comes later does not answer for what an earlier one holds."""
-    write(project, "def test_leak():\n    take()\n\ndef test_innocent():\n    kept[0].execute(text('SELECT 1'))\n")
+    write(
+        project,
+        """
+        def test_leak():
+            take()
+
+        def test_innocent():
+            kept[0].execute(text('SELECT 1'))
+        """,
+    )
     assert list(project.run("--pgleak").messages) == ["test_leak"]
 
 
 def test_after_the_application_uninstrumented_leaks_are_found(project: Project) -> None:
     write(
         project,
-        "def test_application():\n    pgleak.instrument(engine, name='shop')\n    engine.connect().close()\n"
-        "    pgleak.uninstrument()\n\ndef test_leak():\n    take()\n",
+        """
+        def test_application():
+            pgleak.instrument(engine, name='shop')
+            engine.connect().close()
+            pgleak.uninstrument()
+
+        def test_leak():
+            take()
+        """,
     )
     assert list(project.run("--pgleak").messages) == ["test_leak"]
 
@@ -132,8 +208,12 @@ def test_after_the_application_uninstrumented_leaks_are_found(project: Project) 
 def test_an_engine_that_the_application_renames_keeps_its_line(project: Project) -> None:
     write(
         project,
-        "def test_leak():\n    mine = create_engine('sqlite:///other.db')\n    pgleak.instrument(mine, name='shop')\n"
-        "    mine.connect().close()\n",
+        """
+        def test_leak():
+            mine = create_engine('sqlite:///other.db')
+            pgleak.instrument(mine, name='shop')
+            mine.connect().close()
+        """,
     )
     message = project.run("--pgleak").messages["test_leak"]
     assert "1 engine left behind: test_shop.py:14" in message
@@ -143,14 +223,31 @@ def test_an_engine_that_the_application_renames_keeps_its_line(project: Project)
 def test_an_expected_hold_that_its_thread_did_not_survive_is_a_leak(project: Project) -> None:
     write(
         project,
-        "import threading\n\ndef hold():\n    with pgleak.expected_hold('listen', max_seconds=600):\n        take()\n\n"
-        "def test_hold():\n    thread = threading.Thread(target=hold)\n    thread.start()\n    thread.join()\n",
+        """
+        import threading
+
+        def hold():
+            with pgleak.expected_hold('listen', max_seconds=600):
+                take()
+
+        def test_hold():
+            thread = threading.Thread(target=hold)
+            thread.start()
+            thread.join()
+        """,
     )
     assert list(project.run("--pgleak").messages) == ["test_hold"]
 
 
 def test_many_leaks_of_one_line_are_one_entry(project: Project) -> None:
-    write(project, "def test_many():\n    for _ in range(4):\n        take()\n")
+    write(
+        project,
+        """
+        def test_many():
+            for _ in range(4):
+                take()
+        """,
+    )
     message = project.run("--pgleak").messages["test_many"]
     assert "4 connections left behind" in message
     assert "a connection of sqlite:/shop.db, 4 times, still checked out" in message

@@ -1,4 +1,4 @@
-"""Three ways in, each idempotent and undone; and the application_name that both halves speak of."""
+"""Three ways in, each idempotent and undone."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool, SingletonThreadPool
 
 from pgleak.pool import api
-from pool_support import SYNC_DRIVERS, Counts, Truth, counts, new_name, pool_of, url
+from pool_support import EVENTS, Counts, Truth, counts, new_name, pool_of, url
 
 if TYPE_CHECKING:
     from pgleak.demo.embedded import EmbeddedPostgres
@@ -134,7 +134,6 @@ def test_uninstrumenting_leaves_sqlalchemy_as_it_was(postgres16: EmbeddedPostgre
     engine = create_engine(url(postgres16))
     # whoever listens to connections of each kind, before and after
     before = _listeners(engine)
-    has_events = engine.dialect._has_events
     api.instrument()
     api.instrument(engine, name=new_name())
     engine.connect().close()
@@ -143,7 +142,7 @@ def test_uninstrumenting_leaves_sqlalchemy_as_it_was(postgres16: EmbeddedPostgre
     assert _listeners(engine) != before
     api.uninstrument()
     assert _listeners(engine) == before
-    assert engine.dialect._has_events is has_events
+    assert "connect" not in vars(engine.dialect)
     assert [getattr(owner, name) for owner, name in MODIFIED] == ORIGINALS
     assert "connect" not in vars(engine.pool)
     assert api.snapshot().pools == ()
@@ -169,120 +168,11 @@ def test_uninstrumenting_one_engine_leaves_the_others(postgres16: EmbeddedPostgr
 
 
 def _listeners(engine: Engine) -> dict[str, list[Any]]:
-    names = (
-        "connect",
-        "checkout",
-        "checkin",
-        "reset",
-        "invalidate",
-        "soft_invalidate",
-        "close",
-        "detach",
-        "close_detached",
-    )
     return {
-        **{name: [each for each in getattr(engine.pool.dispatch, name) if hasattr(each, "pgleak")] for name in names},
-        "do_connect": [each for each in engine.dialect.dispatch.do_connect if hasattr(each, "pgleak")],
+        name: [each for each in getattr(engine.pool.dispatch, name) if hasattr(each, "pgleak")]
+        for name in EVENTS
+        if name != "first_connect"  # SQLAlchemy's own at the first connection, and then never again
     }
-
-
-# ---- application_name
-
-
-def _server_name(engine: Engine) -> str:
-    with engine.connect() as connection:
-        name = connection.execute(
-            text("select application_name from pg_stat_activity where pid = pg_backend_pid()")
-        ).scalar()
-    engine.dispose()
-    return str(name)
-
-
-@pytest.mark.parametrize("driver", SYNC_DRIVERS)
-def test_a_nameless_connection_gets_the_name_of_its_pool(postgres16: EmbeddedPostgres, driver: str) -> None:
-    engine = create_engine(url(postgres16, driver))
-    api.instrument(engine, name="orders")
-    assert _server_name(engine) == "orders"
-    assert pool_of("orders").application_name == "orders"
-    assert pool_of("orders").server.endswith(f":{postgres16.port}/postgres")
-
-
-def test_a_nameless_asyncpg_connection_gets_the_name_of_its_pool(postgres16: EmbeddedPostgres) -> None:
-    async def story(**options: Any) -> str:
-        engine = create_async_engine(url(postgres16, "asyncpg"), **options)
-        api.instrument(engine, name="orders")
-        async with engine.connect() as connection:
-            name = (await connection.execute(text("show application_name"))).scalar()
-        await engine.dispose()
-        return str(name)
-
-    assert asyncio.run(story()) == "orders"
-    own = {"server_settings": {"application_name": "mine", "jit": "off"}}
-    assert asyncio.run(story(connect_args=own)) == "mine"
-    assert own == {"server_settings": {"application_name": "mine", "jit": "off"}}
-
-
-def test_a_nameless_connection_of_psycopg_in_asyncio_gets_the_name_of_its_pool(postgres16: EmbeddedPostgres) -> None:
-    async def story(**options: Any) -> str:
-        engine = create_async_engine(url(postgres16, "psycopg"), **options)
-        api.instrument(engine, name="orders")
-        async with engine.connect() as connection:
-            name = (await connection.execute(text("show application_name"))).scalar()
-        assert pool_of("orders").application_name == name
-        await engine.dispose()
-        return str(name)
-
-    assert asyncio.run(story()) == "orders"
-    assert asyncio.run(story(connect_args={"application_name": "mine"})) == "mine"
-
-
-@pytest.mark.parametrize("driver", SYNC_DRIVERS)
-def test_the_users_own_name_stands(postgres16: EmbeddedPostgres, driver: str) -> None:
-    engine = create_engine(url(postgres16, driver), connect_args={"application_name": "mine"})
-    api.instrument(engine, name="orders")
-    assert _server_name(engine) == "mine"
-    assert pool_of("orders").application_name == "mine"
-
-
-@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
-def test_a_name_in_the_options_or_the_environment_stands(
-    postgres16: EmbeddedPostgres, driver: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = create_engine(url(postgres16, driver), connect_args={"options": "-c application_name=mine"})
-    api.instrument(engine, name="orders")
-    assert _server_name(engine) == "mine"
-    monkeypatch.setenv("PGAPPNAME", "from the environment")
-    engine = create_engine(url(postgres16, driver))
-    api.instrument(engine, name="orders2")
-    assert _server_name(engine) == "from the environment"
-
-
-def test_without_any_name_the_program_gives_one(postgres16: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PGAPPNAME", raising=False)
-    program = (
-        "from pgleak.pool import api; from sqlalchemy import create_engine, text; import sys; api.instrument();"
-        "e = create_engine(sys.argv[1]); c = e.connect(); print(c.execute(text('show application_name')).scalar())"
-    )
-    dsn = url(postgres16).render_as_string(hide_password=False)
-    for environment, expected in (({}, "python"), ({"PGLEAK_APPLICATION_NAME": "billing"}, "billing")):
-        with monkeypatch.context() as patch:
-            for key, value in environment.items():
-                patch.setenv(key, value)
-            done = subprocess.run(
-                [sys.executable, "-c", program, dsn], capture_output=True, text=True, check=True, timeout=60
-            )
-        assert done.stdout.strip() == expected
-
-
-def test_other_listeners_for_connect_parameters_stay(postgres16: EmbeddedPostgres) -> None:
-    engine = create_engine(url(postgres16))
-    seen = []
-    event.listen(engine, "do_connect", lambda *arguments: seen.append(arguments[3].get("fallback_application_name")))
-    api.instrument(engine, name="orders")
-    assert _server_name(engine) == "orders"
-    api.uninstrument(engine)
-    assert engine.dialect._has_events, "somebody else still listens"
-    assert seen == [None]
 
 
 def test_a_database_of_another_kind_is_no_trouble() -> None:
@@ -309,3 +199,22 @@ def test_nothing_secret_is_reported(postgres16: EmbeddedPostgres) -> None:
     engine.connect().close()
     assert "hunter2" not in repr(api.snapshot())
     engine.dispose()
+
+
+@pytest.mark.parametrize("way", ["argument", "url", "environment"])
+def test_applications_that_have_only_an_application_name_are_told_apart(
+    postgres16: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """They may share a database and a folder of state files, whose pools are added up by name."""
+    engines = []
+    for name in ("billing", "shop"):
+        if way == "environment":
+            monkeypatch.setenv("PGLEAK_APPLICATION_NAME", name)
+        engines.append(create_engine(url(postgres16, **({"application_name": name} if way == "url" else {}))))
+        api.instrument(engines[-1], application_name=name if way == "argument" else None)
+        engines[-1].connect().close()
+    address = f"127.0.0.1:{postgres16.port}/postgres"
+    pools = {pool.name: pool.application_name for pool in api.snapshot().pools}
+    assert pools == {f"billing/{address}": "billing", f"shop/{address}": "shop"}
+    for engine in engines:
+        engine.dispose()

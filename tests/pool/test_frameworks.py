@@ -44,9 +44,11 @@ def recipe(postgres16: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("DATABASE_URL", f"postgresql+psycopg2://{address}")
     monkeypatch.setenv("ASYNC_DATABASE_URL", f"postgresql+asyncpg://{address}")
     before = set(REGISTRY._collector_to_names)
+    modules: list[types.ModuleType] = []
 
     def run(name: str) -> Any:
         module = types.ModuleType(f"recipe_{name.replace('-', '_')}")
+        modules.append(module)
         monkeypatch.setitem(sys.modules, module.__name__, module)
         exec(compile(RECIPES[name], f"{module.__name__}.py", "exec"), module.__dict__)
         return module
@@ -55,6 +57,8 @@ def recipe(postgres16: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> Ite
     for collector in set(REGISTRY._collector_to_names) - before:
         REGISTRY.unregister(collector)
     marks.set_context(None)
+    for module in modules:  # a framework keeps its applications, and with them the module's functions and their globals
+        vars(module).clear()
 
 
 def held() -> list[Checkout]:
@@ -98,7 +102,7 @@ def test_flask(recipe: Callable[[str], Any], name: str) -> None:
     assert_shown(client.get("/metrics").text, pool)
     assert_named("GET /leak/<int:number>")
     assert marks.MARKS.get().context == ""
-    kept[0].close()
+    kept.pop().close()
 
 
 async def get(app: Any, path: str) -> str:
@@ -143,7 +147,7 @@ def test_fastapi(recipe: Callable[[str], Any]) -> None:
 
     asyncio.run(story())
     assert_named("GET /leak/{number}")
-    kept[0].close()
+    kept.pop().close()
 
 
 def test_a_request_outlives_the_thread_that_opened_its_session(
@@ -151,13 +155,13 @@ def test_a_request_outlives_the_thread_that_opened_its_session(
 ) -> None:
     """A synchronous dependency of FastAPI is set up in one of anyio's threads and torn down in another one."""
     monkeypatch.setattr("anyio._backends._asyncio.WorkerThread.MAX_IDLE_TIME", 0)  # seconds; 10 as a rule
-    engine = create_engine(url(postgres16))
-    api.instrument(engine, limits=Limits(dead_owner=0))
+    engines = [create_engine(url(postgres16))]
+    api.instrument(engines[0], limits=Limits(dead_owner=0))
     threads: list[threading.Thread] = []
 
     def session() -> Iterator[Session]:
         threads.append(threading.current_thread())
-        with Session(engine) as opened:
+        with Session(engines[0]) as opened:
             opened.scalar(text("SELECT 1"))
             yield opened
         threads.append(threading.current_thread())
@@ -173,7 +177,7 @@ def test_a_request_outlives_the_thread_that_opened_its_session(
 
     assert asyncio.run(get(app, "/")) == '["unknown"]', "no suspect"
     assert len({*threads}) == 2
-    engine.dispose()
+    engines.pop().dispose()  # and forget it: FastAPI remembers the dependency for good, and with it what it refers to
 
 
 def test_fastapi_with_an_asynchronous_engine(recipe: Callable[[str], Any]) -> None:
@@ -193,7 +197,7 @@ def test_fastapi_with_an_asynchronous_engine(recipe: Callable[[str], Any]) -> No
         await get(module.app, "/orders/9")
         assert_shown(await get(module.app, "/metrics/"))
         assert_named("GET /leak/{number}")
-        await kept[0].close()
+        await kept.pop().close()
         await module.engine.dispose()
 
     asyncio.run(story())
@@ -215,4 +219,4 @@ def test_celery(recipe: Callable[[str], Any]) -> None:
     assert task.apply().get() == 1
     assert module.order.apply((9,)).get() == 9
     assert_named("shop.leak")
-    kept[0].close()
+    kept.pop().close()

@@ -229,7 +229,7 @@ def test_engines_made_over_and_over_leave_nothing(postgres16: EmbeddedPostgres) 
         return (
             sum(len(pool.engines) for pool in pools),
             sum(len(pool.connections) for pool in pools),
-            len(checkouts._watched),
+            len(checkouts._ledgers),
         )
 
     before = watched()  # engines that other tests left to the collector may be among them

@@ -185,15 +185,22 @@ def test_celery_prefork(open_shop: Callable[..., Shop], tmp_path: Path) -> None:
     options = ("-P", "prefork", "-c", "2", "--without-gossip", "--without-mingle")
     shop = open_shop(Path(sys.executable).parent / "celery", "-A", "shop_tasks", "worker", *options)
 
+    outbox = tmp_path / "outbox"
+    outbox.mkdir()
+
     def send(task: str, number: int) -> None:
+        """Messages come in whole: the worker reads a file as soon as it is there, written or not."""
         code = f"import shop_tasks\nfor _ in range({number}): shop_tasks.{task}.delay()"
         environment = {
             **os.environ,
             "SHOP_DSN": "postgresql+psycopg2://nobody@127.0.0.1/x",
             "SHOP_BROKER": str(tmp_path / "broker"),
+            "SHOP_OUTBOX": str(outbox),
         }
         environment["PYTHONPATH"] = str(SERVING)
         subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, check=True, timeout=30)
+        for message in outbox.iterdir():
+            message.rename(tmp_path / "broker" / message.name)
 
     def checkouts() -> float:
         return shop.sidecar().get("sqlalchemy_pool_checkouts_total", 0)

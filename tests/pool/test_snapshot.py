@@ -14,7 +14,8 @@ from sqlalchemy import create_engine
 
 from pgleak.pool import api
 from pgleak.pool.collector import families
-from pgleak.pool.encoding import VERSION, MalformedSnapshotError, OtherVersionError, decode, encode
+from pgleak.pool.decoding import MalformedSnapshotError, OtherVersionError, decode
+from pgleak.pool.encoding import VERSION, encode
 from pgleak.pool.marks import context, expected_hold
 from pgleak.pool.snapshot import (
     USE_BOUNDS,

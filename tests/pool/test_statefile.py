@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-import runpy
 import time
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from benchmarks import merge
+from benchmarks.made import medians
 
 from pgleak.pool import reading
 from pgleak.pool.snapshot import (
@@ -20,6 +20,7 @@ from state_support import a_checkout, a_pool, a_snapshot, metrics_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pgleak.pool.statefile import StateFile
 
@@ -85,9 +86,9 @@ def test_sums_are_true_for_any_mixture_of_processes(folder: Path, write: Callabl
 
 def test_sixty_four_workers_are_read_in_a_small_multiple_of_opening_their_files(tmp_path: Path) -> None:
     """Under 20 ms where nothing else runs (benchmarks/merge.py); as a ratio here, so that a busy machine does not matter."""
-    merge = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "merge.py")))
-    files = merge.fill(tmp_path / "state")
-    floor, merged = merge.medians(tmp_path / "state", merge.touch, merge.merge, rounds=9)
+    folder = tmp_path / "state"
+    files = merge.fill(folder)
+    floor, merged = medians(9, partial(merge.touch, folder), partial(merge.merge, folder))
     for file in files:
         file.close()
     assert merged < 25 * floor

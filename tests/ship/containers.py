@@ -172,9 +172,9 @@ class Container:
             stdin=subprocess.DEVNULL,
         )
 
-    def fetch(self, path: str) -> str:
-        """Return what the exporter answers on its default port; empty when it does not."""
-        address = f"http://127.0.0.1:10432{path}"
+    def fetch(self, path: str, port: int = 10432) -> str:
+        """Return what the exporter answers; empty when it does not."""
+        address = f"http://127.0.0.1:{port}{path}"
         client = f"import urllib.request as u; print(u.urlopen({address!r}, timeout=20).read().decode())"
         return self._beside(sys.executable, "-c", client).stdout
 

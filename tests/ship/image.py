@@ -47,6 +47,14 @@ def container(image: Image, postgres18: EmbeddedPostgres, tmp_path: Path) -> Ite
         yield container
 
 
+def health(image: Image, container: Container, *environment: str) -> int:
+    """The exit code of the image's own health check, with the container's environment."""
+    kind, *command = image.config["Healthcheck"]["Test"]
+    assert kind == "CMD"
+    clean = ["/usr/bin/env", "-i", *image.config["Env"], *environment]
+    return container.execute(image.root, image.config["User"], *clean, *command).returncode
+
+
 def test_the_container_exports_a_server(container: Container) -> None:
     """Given a connection string and nothing else, on a root folder that cannot be written."""
     text = container.fetch("/metrics")
@@ -64,18 +72,21 @@ def test_the_program_is_nobody_in_particular(container: Container) -> None:
 def test_the_health_check_tells_an_exporter_that_answers_from_one_that_is_stuck(
     image: Image, container: Container
 ) -> None:
-    kind, *command = image.config["Healthcheck"]["Test"]
-    assert kind == "CMD"
-
-    def check() -> int:
-        environment = ["/usr/bin/env", "-i", *image.config["Env"]]
-        return container.execute(image.root, image.config["User"], *environment, *command).returncode
-
-    assert check() == 0
+    assert health(image, container) == 0
     container.send(signal.SIGSTOP)
-    assert check() == 1
+    assert health(image, container) == 1
     container.send(signal.SIGCONT)
-    assert check() == 0
+    assert health(image, container) == 0
+
+
+def test_the_health_check_asks_where_the_exporter_listens(
+    image: Image, postgres18: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    socket, elsewhere = postgres18.socket_dir / f".s.PGSQL.{postgres18.port}", "PGLEAK_LISTEN=127.0.0.1:9187"
+    with containers.running(image, socket, ["PGHOST=/run", elsewhere], tmp_path) as container:
+        servers.wait_until(lambda: container.fetch("/-/healthy", 9187), timeout=30, what="an answer on the other port")
+        assert health(image, container, elsewhere) == 0
+        assert health(image, container) == 1, "nobody listens there"
 
 
 def test_the_container_ends_quickly_when_it_is_told_to(image: Image, container: Container) -> None:

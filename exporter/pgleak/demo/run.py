@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgleak.demo.binaries import PostgresNotFoundError
@@ -46,6 +47,12 @@ def run(seconds: float | None = None) -> int:
         # Whoever read our output, "head" perhaps, has seen enough. Python flushes once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _own_command() -> str:
+    """Return what to type for ``pgleak`` in another terminal, where no virtual environment is active."""
+    path = Path(sys.executable).with_name("pgleak")
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 class _Ending:
@@ -158,6 +165,8 @@ class _Show:
             f"exporter    {address}/{taken}",
             f"metrics     {address}/metrics: all that is shown below is in there",
             *stage.prometheus.introduction(),
+            f"who holds   {_own_command()} who --diagnose \\",
+            f"            --config {stage.exporter.settings_file}",
             f"database    PostgreSQL {stage.version} on {LOOPBACK}:{stage.server.port}, {usable} connections usable",
             f"the leak    is in {SHOP}",
             "beside it   billing, a busy pool, and reports, which opens a connection for",

@@ -45,13 +45,15 @@ class Exporter:
     def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
         self._folder = folder
         self._settings = settings
+        self.settings_file = folder / "pgleak.yml"
         self.port = 0  # until it listens
         self.child = self._start(Listen().port)
 
     def _start(self, port: int) -> Child:
-        path = self._folder / "pgleak.yml"
-        path.write_text(json.dumps({"listen": f"{LOOPBACK}:{port}", **self._settings}, indent=2))  # JSON is YAML
-        return Child("exporter", self._folder, ["pgleak", "serve", "--config", str(path)])
+        self.settings_file.write_text(
+            json.dumps({"listen": f"{LOOPBACK}:{port}", **self._settings}, indent=2)
+        )  # JSON is YAML
+        return Child("exporter", self._folder, ["pgleak", "serve", "--config", str(self.settings_file)])
 
     def listens(self) -> bool:
         """Say whether it listens by now, and start it anew where the usual port was taken."""
@@ -139,7 +141,7 @@ def _make_roles(server: EmbeddedPostgres, passwords: Mapping[str, str]) -> str:
             for role, password in passwords.items():
                 create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
                 cursor.execute(create.format(sql.Identifier(role), sql.Literal(password)))
-            cursor.execute("CREATE DATABASE shop OWNER shop")
+            cursor.execute("CREATE DATABASE shop OWNER shop TEMPLATE template0")
             cursor.execute(sql.SQL("GRANT pg_read_all_stats TO {}").format(sql.Identifier(_EXPORTER)))
             cursor.execute("SELECT split_part(current_setting('server_version'), ' ', 1)")
             (version,) = cursor.fetchone() or ("",)

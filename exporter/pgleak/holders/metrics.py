@@ -6,8 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from pgleak.holders.join import HOLDERS, REASONS
-from pgleak.metrics import Spec
 from pgleak.pool.snapshot import OTHER_SITES
+from pgleak.spec import Spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

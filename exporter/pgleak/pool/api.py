@@ -60,8 +60,9 @@ def instrument(
 ) -> None:
     """Watch an engine, or without one every engine, those that exist and those to come.
 
-    `name` is the `pool` label, by default the engine's host:port/database; for every engine it is name/host:port/database,
-    so that neither two databases nor two applications on one become one pool. `application_name` is what the server is
+    `name` is the `pool` label, by default the engine's host:port/database, behind the application's name and a slash where
+    that is known beforehand; for every engine it is name/host:port/database. So neither two databases nor two applications
+    on one become one pool. `application_name` is what the server is
     told where the user gave none, by default `name`, else PGLEAK_APPLICATION_NAME, else the program's name. `limits`
     and `on_suspect` hold for the whole process; the callback runs on pgleak's own thread, once per suspect. Without
     `limits` those of the environment hold, PGLEAK_DEAD_OWNER and so on.
@@ -150,7 +151,8 @@ def _watch(engine: Engine, name: str | None, application_name: str | None) -> No
         name = name or watched.ledger.name
         application_name = application_name or watched.application_name
         events.detach(watched)
-    new = events.attach(engine, LEDGER, name or "", application_name or name or drivers.program_name())
+    pool_name = name or drivers.pool_name(engine.url, application_name)
+    new = events.attach(engine, LEDGER, pool_name, application_name or name or drivers.program_name())
     if watched is not None:
         new.born, new.number, new.made = watched.born, watched.number, watched.made
 

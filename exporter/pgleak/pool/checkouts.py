@@ -23,11 +23,15 @@ from pgleak.pool.origin import capture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
-    from pgleak.pool.ledger import PoolLedger
+    from pgleak.pool.ledger import Connection, PoolLedger
+    from pgleak.pool.origin import Stack
+    from pgleak.pool.owner import TaskOwner, ThreadOwner
+    from pgleak.pool.sites import Site
 
-# id of a pool -> its engine, None for a pool that is not watched; and what takes the entry away when the pool dies
-_watched: dict[int, WatchedEngine | None] = {}
+# id of a pool -> its ledger, None for a pool that is not watched; and what takes the entry away when the pool dies
+_ledgers: dict[int, PoolLedger | None] = {}
 _deaths: dict[int, ref[Pool]] = {}
 _absent: Any = object()
 _original: dict[tuple[type[Pool], str], Any] = {}
@@ -69,7 +73,7 @@ def sees_returns() -> bool:
 def forget() -> None:
     """Look every pool up anew: after a change of what is watched, and after a fork."""
     _deaths.clear()
-    _watched.clear()
+    _ledgers.clear()
 
 
 def on_first_connect(callback: Callable[[], None]) -> None:
@@ -78,26 +82,22 @@ def on_first_connect(callback: Callable[[], None]) -> None:
 
 
 def _connecting(original: Any) -> Any:
-    find_watched = _watched.get
+    find_ledger = _ledgers.get
     frame_at = sys._getframe  # noqa: SLF001 - documented; inspect.currentframe() is the same with a detour
     current_marks = MARKS.get
     here = owners.storage()
-    next_number = numbers.__next__
 
     def connect(self: Pool) -> Any:
-        started = 0.0
         try:
-            watched = find_watched(id(self), _absent)
-            if watched is _absent:
-                watched = _look_up(self)
-            if watched is not None:
-                started = monotonic()
+            ledger = find_ledger(id(self), _absent)
+            if ledger is _absent:
+                ledger = _look_up(self)
+            started = monotonic()
         except Exception:  # noqa: BLE001 - raised here it would cost the application the connection, as below
             LEDGER.errors += 1
-            watched = None
-        if watched is None:
+            ledger, started = None, 0.0
+        if ledger is None:
             return original(self)
-        ledger = watched.ledger
         ledger.pending += 1
         try:
             proxy = original(self)
@@ -106,58 +106,76 @@ def _connecting(original: Any) -> Any:
             raise
         ledger.pending -= 1
         try:
-            connection = ledger.connections.get(id(proxy.dbapi_connection))
-            if connection is None:
-                connection = watched.adopt_checked_out(proxy)
-            stack, session = capture(frame_at(1))
-            if stack:
-                site = ledger.sites.get(id(stack[0]))
-                if site is None:
-                    site = ledger.site(stack[0])
-            else:
-                site = ledger.nowhere
-            if running_loop() is None:
-                try:
-                    owner = here.owner
-                except AttributeError:
-                    owner = owners.current_owner()
-            else:
-                owner = owners.current_owner()
+            try:
+                connection = ledger.connections[id(proxy.dbapi_connection)]
+                stack, session = capture(frame_at(1))
+                site = ledger.sites[id(stack[0])]
+                owner = here.owner if running_loop() is None else owners.current_owner()
+            except (LookupError, AttributeError):  # something is seen for the first time, or there is no call site
+                connection, stack, session, site, owner = _first_time(self, ledger, proxy, frame_at(1))
             now = monotonic()
             if connection.out is not None and not connection.share(proxy):
                 return proxy
             given = proxy._connection_record.fairy_ref  # noqa: SLF001 - the weak reference that is there anyway
-            connection.out = (next_number(), now, owner, stack, session, site, given, current_marks())
+            connection.out = (next(numbers), now, owner, stack, session, site, given, current_marks())
             site.checkouts += 1
             connection.uses += 1
             ledger.waited += now - started
         except Exception:  # noqa: BLE001 - raised here it would cost the application the connection
-            ledger.errors += 1
+            LEDGER.errors += 1
         return proxy
 
     return connect
 
 
-def _returning(original: Any) -> Any:
-    find_watched = _watched.get
+def _first_time(
+    pool: Pool, ledger: PoolLedger, proxy: Any, frame: FrameType
+) -> tuple[Connection, Stack, bool, Site, ThreadOwner | TaskOwner]:
+    """What a checkout is made of, where not all of it is known from earlier ones."""
+    connection = ledger.connections.get(id(proxy.dbapi_connection))
+    if connection is None:
+        watched = _engine_of(pool)
+        if watched is None:
+            raise LookupError("the engine is not watched any more")
+        connection = watched.adopt_checked_out(proxy)
+    stack, session = capture(frame)
+    site = ledger.nowhere
+    if stack:
+        code = stack[0]
+        assert not isinstance(code, int)
+        site = ledger.sites.get(id(code)) or ledger.site(code)
+    return connection, stack, session, site, owners.current_owner()
 
+
+def _returning(original: Any) -> Any:
     def return_conn(self: Pool, record: Any) -> Any:
         try:
-            watched = find_watched(id(self), _absent)
-            if watched is _absent:
-                watched = _engine_of(self)
-            if watched is not None:
-                dbapi_connection = record.dbapi_connection
-                connection = watched.ledger.connections.get(id(dbapi_connection))
-                if connection is not None:
-                    connection.returned()
-                elif dbapi_connection is not None:
-                    watched.adopt(dbapi_connection, record, time())
+            ledger = _ledgers[id(self)]
+            if ledger is not None:
+                ledger.connections[id(record.dbapi_connection)].returned()
+        except KeyError:
+            _unexpected(self, record)
         except Exception:  # noqa: BLE001 - raised here it would cost the pool the slot, for ever
             LEDGER.errors += 1
         return original(self, record)
 
     return return_conn
+
+
+def _unexpected(pool: Pool, record: Any) -> None:
+    """A return to a pool that nobody has asked for a connection since it is watched, or of an unknown connection."""
+    try:
+        watched = _engine_of(pool)
+        dbapi_connection = record.dbapi_connection
+        if watched is None or dbapi_connection is None:
+            return
+        connection = watched.ledger.connections.get(id(dbapi_connection))
+        if connection is not None:
+            connection.returned()
+        else:
+            watched.adopt(dbapi_connection, record, time())
+    except Exception:  # noqa: BLE001 - as in the wrapper
+        LEDGER.errors += 1
 
 
 def _failed(ledger: PoolLedger, started: float, error: BaseException) -> None:
@@ -171,28 +189,29 @@ def _failed(ledger: PoolLedger, started: float, error: BaseException) -> None:
         ledger.errors += 1
 
 
-def _look_up(pool: Pool) -> WatchedEngine | None:
-    """Whose pool this is, remembered from now on; never raises."""
+def _look_up(pool: Pool) -> PoolLedger | None:
+    """The ledger of a pool, None where it is not watched; remembered from now on. Never raises."""
     try:
         key = id(pool)
         watched = _engine_of(pool)
+        ledger = watched.ledger if watched is not None else None
 
         def forget_pool(_: object) -> None:
             try:
-                _watched.pop(key, None)
+                _ledgers.pop(key, None)
                 _deaths.pop(key, None)
             except Exception:  # noqa: BLE001 - nothing of ours may surface in whatever the collector interrupted
                 LEDGER.errors += 1
 
         _deaths[key] = ref(pool, forget_pool)
-        _watched[key] = watched
-        if watched is not None:
+        _ledgers[key] = ledger
+        if ledger is not None:
             for callback in _on_first_connect:
                 callback()
     except Exception:  # noqa: BLE001 - the application gets its connection whatever happens here
         LEDGER.errors += 1
         return None
-    return watched
+    return ledger
 
 
 def _engine_of(pool: Pool) -> WatchedEngine | None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from pgleak.metrics import Spec
     from pgleak.pool.snapshot import Checkout, PoolSnapshot, ProcessSnapshot
+    from pgleak.spec import Spec
 
 SITES = 20  # with a series of their own, per pool
 

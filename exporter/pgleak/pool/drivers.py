@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Iterable, MutableMapping
 
     from sqlalchemy.engine import URL
 
 NAME_LIMIT = 63  # bytes that the server keeps (NAMEDATALEN - 1)
+_OWN_VARIABLE = "PGLEAK_APPLICATION_NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,23 @@ def address(url: URL) -> str:
     return _address(host, url.port or 5432, url.database or url.username or "")
 
 
+def pool_name(url: URL, application_name: str | None) -> str:
+    """What a pool is called that was given no name: its database, after its application where that has been named.
+
+    Two applications on one database that share a folder of state files would be one pool otherwise. A name that is only
+    in `connect_args` or PGAPPNAME is not seen here.
+    """
+    told = application_name or url.query.get("application_name") or os.environ.get(_OWN_VARIABLE)
+    return f"{told}/{address(url)}" if isinstance(told, str) else address(url)
+
+
 def _address(host: object, port: object, database: object) -> str:
     return f"{host}:{port}/{database}"
 
 
 def program_name() -> str:
     """What this process is called: PGLEAK_APPLICATION_NAME, else the script or the module it was started with."""
-    name = os.environ.get("PGLEAK_APPLICATION_NAME")
+    name = os.environ.get(_OWN_VARIABLE)
     if name:
         return name
     main = sys.modules.get("__main__")
@@ -84,7 +95,7 @@ def program_name() -> str:
     return Path(sys.argv[0]).stem if sys.argv and sys.argv[0] not in {"", "-c", "-"} else "python"
 
 
-def name_connection(driver: str, positional: list[Any], parameters: MutableMapping[str, Any], name: str) -> None:
+def name_connection(driver: str, positional: Iterable[Any], parameters: MutableMapping[str, Any], name: str) -> None:
     """Give a new connection's parameters an application_name, unless the user chose one in any of the usual ways."""
     if any("application_name" in text for text in (*_texts(positional), *_texts(parameters.values()))):
         return

@@ -14,7 +14,7 @@ from weakref import ref
 
 from sqlalchemy import event
 
-from pgleak.pool import checkouts, drivers
+from pgleak.pool import checkouts, drivers, naming
 from pgleak.pool.ledger import WatchedEngine, numbers
 from pgleak.pool.marks import NOTHING
 from pgleak.pool.owner import UNKNOWN_OWNER
@@ -33,16 +33,17 @@ _CLOSERS = {"dispose": "disposed", "get_connection": "recycled", "_do_return_con
 def attach(engine: Engine, ledger: Ledger, name: str, application_name: str) -> WatchedEngine:
     """Listen to an engine that is not listened to yet."""
     server = drivers.address(engine.url)
-    pool_ledger = ledger.pool(name or server, server)
+    pool_ledger = ledger.pool(name, server)
     pool_ledger.pool_class = type(engine.pool).__name__
     watched = WatchedEngine(engine, pool_ledger, application_name, server)
-    listeners = [*_rare_listeners(watched), _naming_listener(watched, engine)]
+    listeners = _rare_listeners(watched)
     if not checkouts.sees_returns():
         listeners.append(_checkin_listener(watched))
     for event_name, listener in listeners:
         listener.pgleak = watched
         event.listen(engine, event_name, listener)
         watched.listeners.append((event_name, listener))
+    naming.install(watched, engine)
     return watched
 
 
@@ -59,8 +60,7 @@ def detach(watched: WatchedEngine) -> None:
         if event.contains(engine, event_name, listener):
             event.remove(engine, event_name, listener)
     watched.listeners.clear()
-    if watched.silent_dialect and not engine.dialect.dispatch.do_connect:
-        engine.dialect._has_events = False  # noqa: SLF001 - listening set it, and nothing resets it
+    naming.remove(watched, engine)
 
 
 def _checkin_listener(watched: WatchedEngine) -> tuple[str, Any]:
@@ -129,18 +129,6 @@ def _rare_listeners(watched: WatchedEngine) -> list[tuple[str, Any]]:
         (listener.__name__, _harmless(listener, ledger))
         for listener in (connect, invalidate, soft_invalidate, close, detach, close_detached)
     ]
-
-
-def _naming_listener(watched: WatchedEngine, engine: Engine) -> tuple[str, Any]:
-    """Gives new connections their application_name, through SQLAlchemy's own hook for connect parameters."""
-    driver = engine.dialect.driver
-    name = watched.application_name
-    watched.silent_dialect = not engine.dialect._has_events  # noqa: SLF001
-
-    def do_connect(_dialect: Any, _record: Any, positional: Any, parameters: Any) -> None:
-        drivers.name_connection(driver, positional, parameters, name)
-
-    return "do_connect", _harmless(do_connect, watched.ledger)
 
 
 def _closer(frame: Any) -> str:

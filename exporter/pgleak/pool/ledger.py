@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from weakref import ref
 
 from pgleak.pool.drivers import facts
-from pgleak.pool.snapshot import CREATE_BOUNDS, USE_BOUNDS, Limits
+from pgleak.pool.sites import SITE_BOUNDS, Site
+from pgleak.pool.snapshot import CREATE_BOUNDS, Limits
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -28,17 +29,12 @@ if TYPE_CHECKING:
     from pgleak.pool.owner import TaskOwner, ThreadOwner, UnknownOwner
 
     #: number, monotonic start, owner, stack, through an ORM session?, site, the proxy handed out, marks
-    Holding: TypeAlias = tuple[int, float, TaskOwner | ThreadOwner | UnknownOwner, Stack, bool, "Site", ref[Any], Marks]
+    Holding: TypeAlias = tuple[int, float, TaskOwner | ThreadOwner | UnknownOwner, Stack, bool, Site, ref[Any], Marks]
 
 CLOSED_REASONS = (
     "collected", "detached", "disposed", "evicted", "invalidated", "other", "recycled", "returned", "soft_invalidated",
 )  # fmt: skip
 
-#: Fine enough that "five times the p99" means something; contains every bound of the metric.
-SITE_BOUNDS = tuple(
-    sorted({*USE_BOUNDS, 0.002, 0.02, 0.03, 0.2, 0.3, 2.0, 3.0, 7.0, 15.0, 20.0, 45.0, 90.0, 120.0, 180.0, 450.0, 600.0, 900.0,
-            1800.0, 3600.0, 7200.0, 14400.0})
-)  # fmt: skip
 _SITES = 1000  # per pool; programs that compile code as they run would add sites without end
 _FINISHED = 1000  # endings remembered until the monitor asks
 
@@ -56,26 +52,6 @@ class Witness(Protocol):
 
 
 witnesses: list[Witness] = []
-
-
-class Site:
-    """One place in the code that checks connections out, and how long it kept them."""
-
-    __slots__ = ("checkouts", "code", "counts", "returned_by_gc", "seconds")
-
-    def __init__(self, code: CodeType | None) -> None:
-        self.code = code  # kept, so that its id stays its own
-        self.forget()
-
-    def forget(self) -> None:
-        self.checkouts = 0
-        self.returned_by_gc = 0
-        self.counts = [0] * (len(SITE_BOUNDS) + 1)
-        self.seconds = 0.0
-
-    def record(self, used: float) -> None:
-        self.counts[bisect_left(SITE_BOUNDS, used)] += 1
-        self.seconds += used
 
 
 class Connection:
@@ -134,7 +110,7 @@ class WatchedEngine:
     """An engine, known without keeping it alive."""
 
     __slots__ = (
-        "application_name", "born", "engine", "ledger", "listeners", "made", "number", "server", "silent_dialect",
+        "application_name", "born", "engine", "ledger", "listeners", "made", "names_connections", "number", "server",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, ledger: PoolLedger, application_name: str, server: str) -> None:
@@ -146,7 +122,7 @@ class WatchedEngine:
         self.born = time.monotonic()
         self.number = next(numbers)  # in one order with the checkouts
         self.made: Stack = ()  # the code that made the engine; known only where it was watched from the start
-        self.silent_dialect = False  # nobody listened to the dialect before
+        self.names_connections = False
         engines = ledger.engines
         self.engine: ref[Engine] = ref(engine, lambda _: engines.pop(key, None))
         engines[key] = self

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from pgleak.metrics import Spec
 from pgleak.pool import reading, statefile
 from pgleak.pool.collector import families
+from pgleak.spec import Spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pgleak.metrics import Spec
 from pgleak.pool.snapshot import CREATE_BOUNDS, HELD_BOUNDS, USE_BOUNDS
+from pgleak.spec import Spec
 
 _POOL = ("pool",)
 _SITE = ("pool", "site")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy.orm.session
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Stack: TypeAlias = "tuple[CodeType | int, ...]"
 
 FRAMES = 4  # reported per checkout
+_NOTED = 2 * (FRAMES + 1)  # one more, as one of the callers may be a library's
 _DEPTHS = range(64)  # frames walked at most
 
 APPLICATION, LIBRARY, SESSION, PACKAGE = range(4)
@@ -84,41 +85,30 @@ _FILES_KEPT = 20_000
 # file name -> what it is; file name -> its module. Written without a lock: two threads write the same.
 _places: dict[str, int] = {}
 _modules: dict[str, str] = {}
+# the names of two kinds of files, for `capture`
+_libraries: set[str] = set()
+_applications: set[str] = set()
 
 
 def capture(frame: FrameType | None) -> tuple[Stack, bool]:
     """The innermost application frame from `frame` outwards with its callers, and whether an ORM session is on the way.
 
-    Most of what a checkout costs. So only the innermost frame is looked for; its callers are noted as they are, and which
-    of them are the application's is found out when somebody asks (`resolve`).
+    Most of what a checkout costs, and what it costs is the number of steps. So only the innermost frame is looked for; its
+    callers are noted as they are, and which of them are the application's is found out when somebody asks (`resolve`).
     """
-    session = hopped = False
-    spare: FrameType | None = None
-    for _ in _DEPTHS:
-        if frame is None:
-            if hopped:
-                break
-            hopped = True
-            frame = _awaiter()
-            if frame is None:
-                break
-        try:
-            place = _places[frame.f_code.co_filename]
-        except KeyError:
-            place = classify(frame)
-        if place != LIBRARY:
-            if place == APPLICATION:
-                break
-            if place == SESSION:
-                session = True
-            elif spare is None:
-                spare = frame
-        frame = frame.f_back
-    else:
-        frame = None
-    first = frame or spare
-    if first is None:
-        return (), session
+    first: Any = frame
+    try:
+        while (file := first.f_code.co_filename) in _libraries:
+            first = first.f_back
+        session = file == _SESSION_FILE
+        if session:
+            first = first.f_back
+            while (file := first.f_code.co_filename) in _libraries or file == _SESSION_FILE:
+                first = first.f_back
+    except AttributeError:  # no frame is left: there is none of the application, or a coroutine awaits this
+        return _search(frame)
+    if file not in _applications:
+        return _search(frame)
     # written out, because a loop costs twice as much
     second = first.f_back
     if second is None:
@@ -141,6 +131,36 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
     ), session  # fmt: skip
 
 
+def _search(frame: FrameType | None) -> tuple[Stack, bool]:
+    """Like `capture` where its short way fails: files that were not seen before, packages, coroutines."""
+    session = hopped = False
+    spare: FrameType | None = None
+    for _ in _DEPTHS:
+        if frame is None:
+            if hopped:
+                break
+            hopped = True
+            frame = _awaiter()
+            if frame is None:
+                break
+        place = classify(frame)
+        if place == APPLICATION:
+            break
+        if place == SESSION:
+            session = True
+        elif place == PACKAGE and spare is None:
+            spare = frame
+        frame = frame.f_back
+    else:
+        frame = None
+    stack: list[CodeType | int] = []
+    frame = frame or spare
+    while frame is not None and len(stack) < _NOTED:
+        stack += frame.f_code, frame.f_lasti
+        frame = frame.f_back
+    return tuple(stack), session
+
+
 def _awaiter() -> FrameType | None:
     """SQLAlchemy runs the body of an async call in a greenlet of its own: the coroutine that awaits it."""
     greenlets = sys.modules.get("greenlet")
@@ -156,14 +176,21 @@ def _awaiter() -> FrameType | None:
 def classify(frame: FrameType) -> int:
     """What kind of file a frame is in, remembered."""
     name = frame.f_code.co_filename
+    known = _places.get(name)
+    if known is not None:
+        return known
     module = frame.f_globals.get("__name__")
     module = module if isinstance(module, str) else UNKNOWN_SITE
     if len(_places) >= _FILES_KEPT:  # a program that compiles code under ever new names
-        _places.clear()
-        _modules.clear()
+        for names in (_places, _modules, _libraries, _applications):
+            names.clear()
     _modules[name] = module
     place = _place(name, module)
     _places[name] = place
+    if place == LIBRARY:
+        _libraries.add(name)
+    elif place == APPLICATION:
+        _applications.add(name)
     return place
 
 

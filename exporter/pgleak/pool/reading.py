@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pgleak.pool import envelope
-from pgleak.pool.encoding import VERSION, MalformedSnapshotError, OtherVersionError, decode, encode
+from pgleak.pool.decoding import MalformedSnapshotError, OtherVersionError, decode
+from pgleak.pool.encoding import VERSION, encode
 from pgleak.pool.folder import Folder, FolderError, StateName, UnfitFileError, is_locked
 from pgleak.pool.snapshot import (
     OTHER_SITES,

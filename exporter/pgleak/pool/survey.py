@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.pool import AssertionPool, NullPool, QueuePool, SingletonThreadPool, StaticPool
 
-from pgleak.pool.ledger import SITE_BOUNDS
 from pgleak.pool.marks import expected_now
 from pgleak.pool.origin import resolve, site_of
 from pgleak.pool.process import identity
+from pgleak.pool.sites import SITE_BOUNDS
 from pgleak.pool.snapshot import (
     CREATE_BOUNDS,
     OTHER_SITES,
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.pool import Pool
 
-    from pgleak.pool.ledger import Connection, Holding, Ledger, PoolLedger, Site, WatchedEngine
+    from pgleak.pool.ledger import Connection, Holding, Ledger, PoolLedger, WatchedEngine
     from pgleak.pool.origin import Stack
+    from pgleak.pool.sites import Site
     from pgleak.pool.snapshot import Frame, Limits, Place
 
 

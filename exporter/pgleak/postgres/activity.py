@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import struct
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgleak.metrics import AGE_BUCKETS
-from pgleak.postgres.evidence import NO_SUSPECTS, RESTING, Packed, Suspects, integers, judge, newest_sessions
+from pgleak.postgres.evidence import NO_SUSPECTS, RESTING, Packed, Suspects, judge, newest_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +34,8 @@ STATES: dict[str, str] = {
 LOCAL = "(local)"
 """Client address of connections over a Unix socket."""
 
-_BUCKETS_MS = tuple(int(bound * 1000) for bound in AGE_BUCKETS)
+_SECOND = 1_000_000  # microseconds
+_BOUNDS = tuple(int(bound * _SECOND) for bound in AGE_BUCKETS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,16 @@ class Ages:
     oldest: float = 0.0
 
     @classmethod
-    def of(cls, ages_ms: list[int]) -> Ages:
-        """Return the histogram of ages given in milliseconds, each 0 or more."""
-        if not ages_ms:
+    def of(cls, times: list[int], now: int) -> Ages:
+        """Return the histogram of what began at these times, in microseconds; 0 for what began after ``now``."""
+        if not times:
             return _NO_AGES
-        ages_ms.sort()
-        counts = tuple(bisect_right(ages_ms, bound) for bound in _BUCKETS_MS)
-        return cls((*counts, len(ages_ms)), sum(ages_ms) / 1000, ages_ms[-1] / 1000)
+        times.sort()
+        if times[-1] > now:
+            times = [min(time, now) for time in times]
+        number = len(times)
+        counts = tuple([number - bisect_left(times, now - bound) for bound in _BOUNDS])
+        return cls((*counts, number), (number * now - sum(times)) / _SECOND, (now - times[0]) / _SECOND)
 
 
 _NO_AGES = Ages()
@@ -61,6 +66,7 @@ class Place(NamedTuple):
     """Where a pack of connections belongs: its application's label values, and whether it is exempt from judgement."""
 
     key: tuple[str, ...]  # in the order of ``group_by``
+    name: str  # the label application_name, whether it is part of the key or not
     ignored: bool = False
 
 
@@ -108,35 +114,31 @@ class Server:
 
 def used(packs: Iterable[Packed]) -> int:
     """Return the number of connection slots taken."""
-    return sum(len(pack.session_ms) for pack in packs)
+    return sum(pack.size for pack in packs)
 
 
 def packed(rows: Iterable[Sequence[Any]]) -> list[Packed]:
     """Turn the rows of ``activity.sql`` into data."""
     return [
-        _pack(_text(datname), _text(usename), _text(application_name), client_addr, state, *arrays)
-        for datname, usename, application_name, client_addr, state, *arrays in rows
+        Packed(
+            _text(datname),
+            _text(usename),
+            _text(application_name),
+            HIDDEN if state == HIDDEN else client_addr or LOCAL,
+            state,
+            _times(now)[0],
+            _times(session_start),
+            _times(state_change),
+            None if transaction_start is None else _times(transaction_start),
+            pids,
+        )
+        for datname, usename, application_name, client_addr, state, now, session_start, state_change, transaction_start, pids in rows
     ]
 
 
-def _pack(
-    datname: str, usename: str, application_name: str, client_addr: str | None, state: str, *arrays: str
-) -> Packed:
-    origin = HIDDEN if state == HIDDEN else client_addr or LOCAL
-    session_ms = integers(arrays[0])
-    transaction_ms = arrays[2]
-    none_open = transaction_ms.count("-") == len(session_ms)  # the only negative number is -1, and the rule when idle
-    return Packed(
-        datname,
-        usename,
-        application_name,
-        origin,
-        state,
-        session_ms,
-        integers(arrays[1]),
-        [-1] * len(session_ms) if none_open else integers(transaction_ms),
-        arrays[3],
-    )
+def _times(column: bytes | memoryview) -> tuple[int, ...]:
+    """Read times as PostgreSQL sends them: microseconds since 2000, in network byte order; infinity is ``UNKNOWN``."""
+    return struct.unpack(f">{len(column) // 8}q", column)
 
 
 def server(rows: Iterable[tuple[str, str, float | None]]) -> Server:
@@ -173,7 +175,7 @@ def summarise(
     """
     newest = newest_sessions(packs)
     members: dict[tuple[str, ...], list[tuple[Packed, bool]]] = {}
-    for pack, (key, ignored) in zip(packs, places, strict=True):
+    for pack, (key, _, ignored) in zip(packs, places, strict=True):
         members.setdefault(key, []).append((pack, ignored))
     return {key: _application(group, newest, thresholds) for key, group in members.items()}
 
@@ -185,25 +187,26 @@ def _application(
     idle: list[int] = []
     session: list[int] = []
     suspects = (0, 0, 0)
-    oldest_transaction = 0
+    now = oldest_transaction = packs[0][0].now
     for pack, ignored in packs:
-        states[pack.state] = states.get(pack.state, 0) + len(pack.session_ms)
+        states[pack.state] = states.get(pack.state, 0) + pack.size
         if pack.state == HIDDEN:
             continue
-        session += pack.session_ms
-        oldest_transaction = max(oldest_transaction, *pack.transaction_ms)
+        session += pack.session_start
+        if pack.transaction_start:
+            oldest_transaction = min(oldest_transaction, *pack.transaction_start)
         if pack.state in RESTING:
-            idle += pack.unused_ms
+            idle += pack.state_change
             if ignored:
                 continue
-            found = judge(pack, newest.get(pack.origin, 0), thresholds)
+            found = judge(pack, newest.get(pack.origin, now), thresholds)
             suspects = (suspects[0] + found[0], suspects[1] + found[1], suspects[2] + found[2])
     return Application(
         states,
-        Ages.of(idle),
-        Ages.of(session),
+        Ages.of(idle, now),
+        Ages.of(session, now),
         Suspects(*suspects),
-        oldest_transaction / 1000,
+        (now - oldest_transaction) / _SECOND,
         all(ignored for _, ignored in packs),
     )
 

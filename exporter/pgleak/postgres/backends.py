@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from pgleak.postgres.evidence import kinds, newest_sessions
+from pgleak.postgres.evidence import UNKNOWN, kinds, newest_sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pgleak.postgres.reader import Reading
     from pgleak.settings import Thresholds
 
@@ -37,35 +35,38 @@ class ServerBackend(NamedTuple):
         return (self.server, self.datname, self.usename, self.application_name, self.client_addr)
 
 
-def backends(
-    reading: Reading, group_by: Sequence[str], thresholds: Thresholds | None = None
-) -> tuple[ServerBackend, ...]:
+def backends(reading: Reading, thresholds: Thresholds | None = None) -> tuple[ServerBackend, ...]:
     """Every client connection of the reading; with thresholds, each judged, but for ignored applications."""
     newest = newest_sessions(reading.packs)
-    column = list(group_by).index("application_name") if "application_name" in group_by else None
     found = []
-    for pack, (key, ignored) in zip(reading.packs, reading.places, strict=True):
-        datname, usename, name, address, state, sessions, unused, transactions, _ = pack
+    for pack, (_, label, ignored) in zip(reading.packs, reading.places, strict=True):
+        datname, usename, name, address, state, now, sessions, changes, transactions, _ = pack
         pids = pack.pids
-        label = name if column is None else key[column]
         evidence = (
-            kinds(pack, newest.get(pack.origin, 0), thresholds) if thresholds and not ignored else [""] * len(pids)
+            kinds(pack, newest.get(pack.origin, now), thresholds) if thresholds and not ignored else [""] * len(pids)
         )
-        for pid, age, rest, transaction, kind in zip(pids, sessions, unused, transactions, evidence, strict=True):
+        begun = transactions or [UNKNOWN] * len(pids)
+        for pid, start, change, transaction, kind in zip(pids, sessions, changes, begun, evidence, strict=True):
+            age = _age(start, now)
             found.append(
                 ServerBackend(
                     reading.name,
                     pid,
-                    reading.asked - age / 1000 if age >= 0 else None,
+                    None if age is None else reading.asked - age,
                     datname,
                     usename,
                     name,
                     label,
                     address,
                     state,
-                    rest / 1000 if rest >= 0 else None,
-                    transaction / 1000 if transaction >= 0 else None,
+                    _age(change, now),
+                    _age(transaction, now),
                     kind,
                 )
             )
     return tuple(found)
+
+
+def _age(time: int, now: int) -> float | None:
+    """Return seconds, 0 for what happened after the server began to look."""
+    return None if time == UNKNOWN else max(now - time, 0) / 1_000_000

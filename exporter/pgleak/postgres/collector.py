@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from prometheus_client.utils import floatToGoString
 
 from pgleak import metrics
-from pgleak.exposition import Column, Grid, Labels, Row
+from pgleak.exposition import Column, Columns, Grid, Labels, Row
 from pgleak.postgres.evidence import KINDS
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from pgleak.metrics import Spec
     from pgleak.postgres.activity import Ages, Application
     from pgleak.postgres.reader import Reading
+    from pgleak.spec import Spec
 
 _USUAL_STATES = ("active", "idle", "idle in transaction")
 _BOUNDS = tuple(floatToGoString(bound) for bound in (*metrics.AGE_BUCKETS, float("inf")))
-_EVIDENCE = tuple(Column.of(metrics.SUSPECTS.name, "evidence", kind) for kind in KINDS)
+_EVIDENCE = Columns.of(*[Column.of(metrics.SUSPECTS.name, "evidence", kind) for kind in KINDS])
 
 _SESSION_COUNTERS = {
     "sessions": metrics.SESSIONS,
@@ -61,6 +61,7 @@ def _of_servers(readings: Sequence[Reading]) -> Iterator[Metric]:
     yield metrics.POSTMASTER_START.family(((r.name,), s.postmaster_start) for r, s in up)
     for label, spec in metrics.OVERFLOWED.items():
         yield spec.family(((r.name,), r.overflowed[label]) for r, _ in up if label in r.overflowed)
+    yield metrics.COMBINATIONS_OVERFLOWED.family(((r.name,), r.combinations_overflowed) for r, _ in up)
     logins = [(reading.name, reading.logins) for reading in readings if reading.logins]
     yield metrics.LOGIN_SUCCESS.family(
         ((name,), float(known.success)) for name, known in logins if known.success is not None
@@ -93,23 +94,28 @@ def _states(labels: Labels, application: Application) -> Row:
     """Return the numbers per state; the usual states also when 0, because they come and go between two scrapes."""
     usual = dict.fromkeys(_USUAL_STATES, 0) if application.visible else {}
     states = {**usual, **application.states}
-    return Row(labels, [_state(state) for state in states], list(states.values()))
+    return Row(labels, _columns_of(tuple(states)), list(states.values()))
 
 
-@cache
-def _state(state: str) -> Column:
-    return Column.of(metrics.CONNECTIONS.name, "state", state)
+@lru_cache(maxsize=256)
+def _columns_of(states: tuple[str, ...]) -> Columns:
+    return Columns.of(*[Column.of(metrics.CONNECTIONS.name, "state", state) for state in states])
 
 
 def _gauge(spec: Spec, samples: list[tuple[Labels, float]]) -> Metric:
-    columns = (Column.of(spec.name),)
+    columns = Columns.of(Column.of(spec.name))
     return _grid(spec, [Row(labels, columns, (value,)) for labels, value in samples])
 
 
 def _histogram(spec: Spec, samples: list[tuple[Labels, Ages]]) -> Metric:
-    buckets = tuple(Column.of(f"{spec.name}_bucket", "le", bound) for bound in _BOUNDS)
-    columns = (*buckets, Column.of(f"{spec.name}_gcount"), Column.of(f"{spec.name}_gsum"))
+    columns = _columns_of_histogram(spec.name)
     return _grid(spec, [Row(labels, columns, (*ages.counts, ages.counts[-1], ages.total)) for labels, ages in samples])
+
+
+@cache
+def _columns_of_histogram(name: str) -> Columns:
+    buckets = [Column.of(f"{name}_bucket", "le", bound) for bound in _BOUNDS]
+    return Columns.of(*buckets, Column.of(f"{name}_gcount"), Column.of(f"{name}_gsum"))
 
 
 def _grid(spec: Spec, rows: list[Row]) -> Grid:

@@ -55,6 +55,8 @@ def session_options(timeouts: Timeouts) -> str:
     fixed = {"default_transaction_read_only": "on", "search_path": "pg_catalog", "jit": "off"}
     # The planner expects one row from pg_stat_get_activity() and would sort thousands of wide ones; hashing is cheaper.
     fixed["enable_sort"] = "off"
+    # How values are written down, whatever the role or the database is set to.
+    fixed |= {"bytea_output": "hex", "extra_float_digits": "1"}
     settings = {name: str(int(value)) for name, value in milliseconds.items()} | fixed
     return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
@@ -164,6 +166,7 @@ class HeldConnection:
         self._timeouts = timeouts
         self._clock = clock
         self._connection: psycopg2.extensions.connection | None = None
+        self._cursor: psycopg2.extensions.cursor | None = None  # of the statement that was sent last
         self._unanswered_since: float | None = None
         self._prepared: set[str] = set()
         self._pause = 0.0
@@ -226,36 +229,64 @@ class HeldConnection:
     def run(self, name: str, statement: str, deadline: float) -> list[tuple[Any, ...]]:
         """Run a prepared statement and return its rows; the session must be connected.
 
-        Prepared once per session, so that the server neither parses nor plans it again at each scrape. Raises
-        :class:`ReadError`; after anything but an orderly refusal by the server the session is given up.
+        Raises :class:`ReadError`; after anything but an orderly refusal by the server the session is given up.
+        """
+        self.send(name, statement, deadline)
+        return self.receive(deadline)
+
+    def send(self, name: str, statement: str, deadline: float) -> None:
+        """Begin a prepared statement, so that the server works while the caller does; ``receive`` then has the rows.
+
+        Prepared once per session, so that the server neither parses nor plans it again at each scrape. Raises as
+        :meth:`run` does.
         """
         if name not in self._prepared:
             self.execute(f"PREPARE {name} AS {statement}", deadline)
             self._prepared.add(name)
-        return self.execute(f"EXECUTE {name}", deadline)
+        self._begin(f"EXECUTE {name}")
+
+    def receive(self, deadline: float) -> list[tuple[Any, ...]]:
+        """Wait for what was sent last and return its rows. Raises as :meth:`run` does."""
+        connection, cursor = self._connection, self._cursor
+        if connection is None or cursor is None:
+            raise ReadError("connection_lost", "not connected")
+        try:
+            with cursor:
+                wait(connection, deadline, self._clock)
+                self._unanswered_since = None
+                return cursor.fetchall() if cursor.description else []
+        except TimeoutError:
+            raise ReadError("timeout", "no answer to a statement in time") from None
+        except (psycopg2.Error, UnicodeDecodeError) as error:
+            raise self._fault(error) from None
 
     def execute(self, statement: str, deadline: float) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows, as :meth:`run` does."""
-        connection = self._connection
-        if connection is None:
+        self._begin(statement)
+        return self.receive(deadline)
+
+    def _begin(self, statement: str) -> None:
+        if self._connection is None:
             raise ReadError("connection_lost", "not connected")
         try:
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-                wait(connection, deadline, self._clock)
-                return cursor.fetchall() if cursor.description else []
-        except TimeoutError:
-            self._unanswered_since = self._clock()
-            raise ReadError("timeout", "no answer to a statement in time") from None
+            self._cursor = self._connection.cursor()
+            self._cursor.execute(statement)
         except (psycopg2.Error, UnicodeDecodeError) as error:
-            reason = classify(error, connected=True)
-            if (
-                getattr(error, "pgcode", None) is None
-                or connection.closed
-                or reason in ("connection_lost", "starting_or_stopping")
-            ):
-                self.close()
-            raise ReadError(reason, self._dsn.redact(first_line(error))) from None
+            raise self._fault(error) from None
+        self._unanswered_since = self._clock()
+
+    def _fault(self, error: psycopg2.Error | UnicodeDecodeError) -> ReadError:
+        """Say what went wrong; the session lives on only where the server refused in good order."""
+        self._unanswered_since = None
+        reason = classify(error, connected=True)
+        if (
+            self._connection is None
+            or self._connection.closed
+            or getattr(error, "pgcode", None) is None
+            or reason in ("connection_lost", "starting_or_stopping")
+        ):
+            self.close()
+        return ReadError(reason, self._dsn.redact(first_line(error)))
 
     def close(self) -> None:
         """Give the slot back."""
@@ -265,5 +296,6 @@ class HeldConnection:
 
     def _forget(self) -> None:
         self._connection = None
+        self._cursor = None
         self._unanswered_since = None
         self._prepared.clear()

@@ -20,25 +20,24 @@ KINDS = ("stuck_in_transaction", "never_reused", "passed_over")
 RESTING = frozenset({"idle", "idle in transaction", "idle in transaction (aborted)"})
 """States of ``pg_stat_activity`` in which a connection waits for its client."""
 
-FIRST_USE_MS = 5_000
-"""A connection counts as never reused when nothing happened on it after its first five seconds."""
+FIRST_USE = 5_000_000
+"""Microseconds: a connection counts as never reused when nothing happened on it after its first five seconds."""
 
-SIMULTANEOUS_MS = 1_000
-"""Connections opened within one second of the last use do not prove a pass-over: a pool that fills opens several."""
+SIMULTANEOUS = 1_000_000
+"""Microseconds: a connection that was opened so soon after the last use proves no pass-over; pools open several at once."""
 
+UNKNOWN = 2**63 - 1
+"""In the place of a time that the server does not tell: the future, so that nothing is ever suspected for it."""
 
-def integers(array: str) -> list[int]:
-    """Read a PostgreSQL array of integers; as JSON, which is the fastest reader at hand."""
-    numbers: list[int] = json.loads(f"[{array[1:-1]}]")
-    return numbers
+_SECOND = 1_000_000
 
 
 class Packed(NamedTuple):
     """Connections of one application, user, database, client address and state.
 
-    The lists are aligned, one entry per connection; ages in milliseconds, -1 where the server does not say.
-    ``session_ms`` is the time since the connection was opened, ``unused_ms`` since its state last changed,
-    ``transaction_ms`` since its transaction began. ``application_name`` is as the server has it.
+    Times are microseconds of one clock, the same for all packs of one snapshot, of which ``now`` is the moment. The
+    sequences are aligned, one entry per connection: when it was opened, when its state last changed, when its transaction
+    began; None in place of the last says that none is in a transaction. ``application_name`` is as the server has it.
     """
 
     datname: str
@@ -46,15 +45,42 @@ class Packed(NamedTuple):
     application_name: str
     client_addr: str
     state: str
-    session_ms: Sequence[int]
-    unused_ms: Sequence[int]
-    transaction_ms: Sequence[int]
+    now: int
+    session_start: Sequence[int]
+    state_change: Sequence[int]
+    transaction_start: Sequence[int] | None = None
     pid_array: str = "{}"  # as the server has it: read only by those who ask about single connections
+
+    @classmethod
+    def of_ages(
+        cls,
+        *origin_and_state: str,
+        session: Iterable[int],
+        unused: Iterable[int],
+        transaction: Iterable[int] = (),
+        pids: Iterable[int] = (),
+    ) -> Packed:
+        """Make one from ages in milliseconds, -1 where there is none."""
+        session_start, state_change, transaction_start = (
+            [UNKNOWN if age < 0 else -1000 * age for age in ages] for ages in (session, unused, transaction)
+        )
+        datname, usename, application_name, client_addr, state = origin_and_state
+        return cls(
+            *(datname, usename, application_name, client_addr, state, 0, session_start, state_change),
+            transaction_start or None,
+            f"{{{','.join(map(str, pids))}}}",
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of connections."""
+        return len(self.session_start)
 
     @property
     def pids(self) -> list[int]:
         """Process ids of the backends."""
-        return integers(self.pid_array)
+        numbers: list[int] = json.loads(f"[{self.pid_array[1:-1]}]")  # the fastest reader of integers at hand
+        return numbers
 
     @property
     def origin(self) -> tuple[str, str, str, str]:
@@ -74,54 +100,59 @@ NO_SUSPECTS = Suspects()
 
 
 def newest_sessions(packs: Iterable[Packed]) -> dict[tuple[str, str, str, str], int]:
-    """Return the age in milliseconds of each origin's youngest connection; origins with hidden ages are left out."""
+    """Return when each origin's youngest connection was opened; origins whose times are hidden are left out."""
     newest: dict[tuple[str, str, str, str], int] = {}
     for pack in packs:
-        youngest = min(pack.session_ms, default=-1)
-        if youngest >= 0:
-            newest[pack.origin] = min(youngest, newest.get(pack.origin, youngest))
+        youngest = max(pack.session_start, default=UNKNOWN)
+        if youngest != UNKNOWN:
+            newest[pack.origin] = max(youngest, newest.get(pack.origin, youngest))
     return newest
 
 
-def judge(pack: Packed, newest_ms: int, thresholds: Thresholds) -> Suspects:
+def judge(pack: Packed, newest: int, thresholds: Thresholds) -> Suspects:
     """Count the suspects among connections of one state.
 
-    ``newest_ms`` is the age of the youngest connection of the same origin, whatever its state. A connection is
+    ``newest`` is when the youngest connection of the same origin was opened, whatever its state. A connection is
 
     - *stuck in transaction* when its transaction is older than the threshold,
     - *never reused* when it was used only in its first five seconds and has been idle for longer than the threshold,
     - *passed over* when it has been idle for longer than the threshold and its origin opened a younger connection after
       its last use: a pool opens a new connection only when none is free, so this one is not free.
     """
+    changes, transactions = pack.state_change, pack.transaction_start
     if pack.state not in RESTING:
         return NO_SUSPECTS
-    stuck_ms = thresholds.stuck_in_transaction * 1000
-    never_ms = thresholds.never_reused * 1000
-    passed_ms = thresholds.passed_over * 1000
-    if max(pack.unused_ms) <= min(never_ms, passed_ms) and max(pack.transaction_ms) <= stuck_ms:
+    stuck_before = pack.now - thresholds.stuck_in_transaction * _SECOND
+    never_before = pack.now - thresholds.never_reused * _SECOND
+    passed_before = min(pack.now - thresholds.passed_over * _SECOND, newest - SIMULTANEOUS)
+    oldest = min(changes)
+    none_stuck = transactions is None or min(transactions) >= stuck_before
+    if none_stuck and oldest >= never_before and oldest >= passed_before:
         return NO_SUSPECTS
-    newest_ms += SIMULTANEOUS_MS
     stuck = never = passed = 0
-    for session, unused, transaction in zip(pack.session_ms, pack.unused_ms, pack.transaction_ms, strict=True):
-        if transaction > stuck_ms:
+    for begun, change, start in zip(transactions or [UNKNOWN] * len(changes), changes, pack.session_start, strict=True):
+        if begun < stuck_before:
             stuck += 1
-        elif unused > never_ms and session - unused < FIRST_USE_MS:
+        elif change < never_before and change - start < FIRST_USE:
             never += 1
-        elif unused > passed_ms and unused > newest_ms:
+        elif change < passed_before:
             passed += 1
     return Suspects(stuck, never, passed)
 
 
-def kinds(pack: Packed, newest_ms: int, thresholds: Thresholds) -> list[str]:
+def kinds(pack: Packed, newest: int, thresholds: Thresholds) -> list[str]:
     """Say for each connection which evidence counts it in :func:`judge`, "" for none."""
-    if judge(pack, newest_ms, thresholds) == NO_SUSPECTS:
-        return [""] * len(pack.session_ms)
+    if judge(pack, newest, thresholds) == NO_SUSPECTS:
+        return [""] * pack.size
     return [
-        next((kind for kind, found in zip(KINDS, judge(one, newest_ms, thresholds), strict=True) if found), "")
+        next((kind for kind, found in zip(KINDS, judge(one, newest, thresholds), strict=True) if found), "")
         for one in _each(pack)
     ]
 
 
 def _each(pack: Packed) -> Iterator[Packed]:
-    for session, unused, transaction in zip(pack.session_ms, pack.unused_ms, pack.transaction_ms, strict=True):
-        yield pack._replace(session_ms=(session,), unused_ms=(unused,), transaction_ms=(transaction,))
+    for index, start in enumerate(pack.session_start):
+        transactions = pack.transaction_start and pack.transaction_start[index : index + 1]
+        yield pack._replace(
+            session_start=(start,), state_change=(pack.state_change[index],), transaction_start=transactions
+        )

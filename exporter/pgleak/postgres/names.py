@@ -60,22 +60,35 @@ class Namer:
         """Label -> distinct values now beyond its cap, of connections that are judged; only labels in use."""
         return {name: self._caps[name].overflowed for name in self._settings.group_by}
 
+    @property
+    def combinations_overflowed(self) -> int:
+        """Combinations of labels now that have no series of their own."""
+        return self._combinations.overflowed
+
     def places(self, packs: Sequence[Packed], now: float) -> list[Place]:
         """Return for each pack where it belongs. ``now`` is monotonic seconds."""
         names = [self._rewrite(pack.application_name) if pack.usename else STARTING for pack in packs]
         ignored = [self._ignores(name, pack.usename) for name, pack in zip(names, packs, strict=True)]
-        sizes = [len(pack.session_ms) for pack in packs]
+        sizes = [pack.size for pack in packs]
+        group_by = self._settings.group_by
         columns = []
-        for column in self._settings.group_by:
+        for column in group_by:
             values = names if column == "application_name" else [getattr(pack, column) for pack in packs]
             columns.append(self._labels(column, values, sizes, ignored, now))
-        return list(map(Place, self._bounded_keys(list(zip(*columns, strict=True)), sizes, ignored, now), ignored))
+        keys = self._bounded_keys(list(zip(*columns, strict=True)), sizes, ignored, now)
+        if "application_name" in group_by:
+            index = group_by.index("application_name")
+            labels: Sequence[str] = [key[index] for key in keys]
+        else:
+            labels = self._labels("application_name", names, sizes, ignored, now)
+        return list(map(Place, keys, labels, ignored))
 
     def _bounded_keys(
         self, keys: Sequence[tuple[str, ...]], sizes: Sequence[int], ignored: Sequence[bool], now: float
     ) -> Sequence[tuple[str, ...]]:
         """Fold what the caps of single labels leave when their combinations are too many."""
         if len(set(keys)) <= self._combinations.limit:
+            self._combinations.overflowed = 0
             return keys
         counts: dict[str, float] = {}
         for key, size in zip(keys, sizes, strict=True):

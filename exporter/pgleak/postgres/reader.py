@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from pgleak.postgres import activity
@@ -46,6 +47,7 @@ class Reading:
     used: int = 0
     applications: Mapping[tuple[str, ...], Application] = field(default_factory=dict)
     overflowed: Mapping[str, int] = field(default_factory=dict)  # label -> values beyond its cap
+    combinations_overflowed: int = 0
     asked: float = 0.0  # Unix time by our clock just before the server looked at itself
     packs: Sequence[Packed] = ()
     places: Sequence[Place] = ()  # of each pack, its application
@@ -86,6 +88,8 @@ class Reader:
         self._voice = Voice(_LOG, target.name, clock)
         self._lock = threading.Lock()
         self._flight: Flight | None = None
+        self._waiting: SimpleQueue[Flight | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
         self._errors = dict.fromkeys(REASONS, 0)
         self._last_success: float | None = None
         self._reported = ""
@@ -102,13 +106,27 @@ class Reader:
             if flight is not None and not flight.done.is_set():
                 return flight
             flight = self._flight = Flight(self._clock())
-        thread = threading.Thread(target=self._fly, args=(flight,), name=f"pgleak-{self.target.name}", daemon=True)
         try:
-            thread.start()
+            self._ready()
+            self._waiting.put(flight)
         except RuntimeError:  # no more threads to be had
             flight.reading = self._failed(flight, "other", "the system gives no more threads", self._logins(0))
             flight.done.set()
         return flight
+
+    def _ready(self) -> None:
+        """See to it that there is a thread that reads: one for all reads, for to start one takes as long as to judge."""
+        if self._thread is None or not self._thread.is_alive():
+            thread = threading.Thread(target=self._work, name=f"pgleak-{self.target.name}", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def _work(self) -> None:
+        while flight := self._waiting.get():
+            try:
+                self._fly(flight)
+            finally:
+                flight.done.set()
 
     def finish(self, flight: Flight, deadline: float, *, scrape: bool = True) -> Reading:
         """Wait for a read, no longer than ``deadline`` (seconds of the clock) and a moment; never raises.
@@ -125,10 +143,13 @@ class Reader:
             return replace(reading, errors=dict(self._errors))
 
     def close(self) -> None:
-        """Give the slot back; a read that is under way ends by itself."""
+        """Give the slot back and end the thread; a read that is under way ends by itself."""
         with self._lock:
             if self._flight is None or self._flight.done.is_set():
                 self._connection.close()
+            if self._thread is not None:
+                self._thread = None
+                self._waiting.put(None)
 
     def _fly(self, flight: Flight) -> None:
         deadline = flight.started + self._settings.timeouts.scrape
@@ -140,7 +161,6 @@ class Reader:
             self._report(error)
             reading = self._ended(flight, "other", f"internal error: {type(error).__name__}", deadline)
         flight.reading = self.last = reading
-        flight.done.set()
 
     def _read(self, flight: Flight, deadline: float) -> Reading:
         if self._canary:
@@ -150,15 +170,14 @@ class Reader:
         asked = self._now()
         rows = connection.run("pgleak_activity", _ACTIVITY, deadline)
         with_sessions = connection.server_version >= _HAS_SESSION_COUNTERS
-        facts = connection.run("pgleak_server", _SERVER_WITH_SESSIONS if with_sessions else _SERVER, deadline)
+        connection.send("pgleak_server", _SERVER_WITH_SESSIONS if with_sessions else _SERVER, deadline)
 
-        server = activity.server(facts)
-        packs = activity.packed(rows)
+        packs = activity.packed(rows)  # while the server works
         now = self._clock()
         places = self._namer.places(packs, now)
-        server = self._namer.bounded(server, now)
         applications = activity.summarise(packs, places, self._settings.thresholds)
         applications = self._namer.remember(applications, now)
+        server = self._namer.bounded(activity.server(connection.receive(deadline)), now)
         self._last_success = self._now()
         used = activity.used(packs)
         with self._lock:
@@ -171,6 +190,7 @@ class Reader:
             used=used,
             applications=applications,
             overflowed=self._namer.overflowed,
+            combinations_overflowed=self._namer.combinations_overflowed,
             asked=asked,
             packs=packs,
             places=places,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import time
 import warnings
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,14 @@ from sqlalchemy.orm import Session
 from pgleak import pytest_plugin
 from pgleak.pool import api, ledger
 from pgleak.testing import census
+from pgleak.testing.alarm import Alarm
 from pgleak.testing.keepers import keeper_of
 from pgleak.testing.message import describe
 from pgleak.testing.scopes import Claim, Moment, claim_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from contextlib import AbstractContextManager
 
     from pgleak.pool.ledger import Connection, Holding
     from pgleak.testing.leftovers import Leftover
@@ -55,6 +58,8 @@ class Guard:
         self._sessions = census.Sessions()
         self._collected = census.Collected()
         self._began: Callable[..., None] | None = None
+        self._alarm: Alarm | None = None
+        self._told: list[tuple[frozenset[int], str]] = []  # which checkouts, and what was said of them
 
     def start(self) -> None:
         """Watch every engine from now on."""
@@ -62,6 +67,8 @@ class Guard:
         self._began = self._sessions.after_begin
         event.listen(Session, "after_begin", self._began)
         ledger.witnesses.append(self._collected)
+        with suppress(OSError):  # no standard error: nowhere to speak
+            self._alarm = Alarm()
 
     def stop(self) -> None:
         """Leave SQLAlchemy as it was."""
@@ -70,6 +77,9 @@ class Guard:
             self._began = None
             ledger.witnesses.remove(self._collected)
             api.uninstrument()
+        if self._alarm is not None:
+            self._alarm.close()
+            self._alarm = None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -77,7 +87,13 @@ class Guard:
             api.observe()
         self._item = item
         item.stash[_TRIAL] = _Trial(Moment.now())
-        return (yield)
+        with self._watching(self._still_out()):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self) -> Generator[None, Any, Any]:
+        with self._watching(self._still_out()):
+            return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
@@ -111,7 +127,8 @@ class Guard:
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
         trial = item.stash.get(_TRIAL, None)
         try:
-            result = yield
+            with self._watching(self._still_out() + self._in_use(item)):
+                result = yield
         except Exception:
             if trial is not None:
                 trial.section = "\n\n".join(text for _, text in self._judge(item, trial))
@@ -126,6 +143,25 @@ class Guard:
             if failures:
                 pytest.fail("\n\n".join(failures), pytrace=False)
         return result
+
+    def _watching(self, texts: list[str]) -> AbstractContextManager[None]:
+        return self._alarm.watching(texts) if self._alarm is not None else nullcontext()
+
+    def _still_out(self) -> list[str]:
+        """What was said of earlier tests, as far as they still hold it."""
+        if self._told:
+            out = {holding[0] for _, _, holding in census.checked_out()}
+            self._told = [(numbers, text) for numbers, text in self._told if numbers & out]
+        return [text for _, text in self._told]
+
+    def _in_use(self, item: pytest.Item) -> list[str]:
+        """What is held while fixtures are about to go: in order so far, and perhaps in their way."""
+        told = {number for numbers, _ in self._told for number in numbers}
+        held = (
+            [each for each in census.checked_out() if each[2][0] not in told] if pytest_plugin.is_guarded(item) else []
+        )
+        leftovers = [census.leftover_of(*each, self._sessions) for each in held]
+        return [describe(leftovers, item.config.rootpath)] if leftovers else []
 
     def _judge(self, item: pytest.Item, trial: _Trial) -> list[tuple[bool, str]]:
         """Messages, each with whether a fixture of a wider scope is to blame and not the test."""
@@ -150,10 +186,12 @@ class Guard:
                 blamed.setdefault(id(culprit), (culprit, []))[1].append(leftover)
         self._claims = [(definition, claim) for definition, claim in self._claims if claim not in over]
         self._sessions.keep_only({holding[0] for _, _, holding in census.checked_out()})
-        return [
-            (isinstance(culprit, Claim), describe(leftovers, item.config.rootpath, fixture=_fixture(culprit)))
-            for culprit, leftovers in blamed.values()
-        ]
+        judged = []
+        for culprit, leftovers in blamed.values():
+            text = describe(leftovers, item.config.rootpath, fixture=_fixture(culprit))
+            judged.append((isinstance(culprit, Claim), text))
+            self._told.append((frozenset(each.number for each in leftovers if each.kind != "engine"), text))
+        return judged
 
     def _left(
         self, trial: _Trial, to_blame: Callable[[int], object], is_wrong: Callable[[Leftover], bool]

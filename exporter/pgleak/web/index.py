@@ -30,7 +30,7 @@ a { color: var(--link); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .8rem .4rem 0; border-bottom: 1px solid var(--line); }
-td { overflow-wrap: anywhere; }
+td, th { overflow-wrap: break-word; }
 .up { color: var(--up); } .down { color: var(--down); font-weight: 600; } .soft { color: var(--soft); }
 """
 _STYLE += overview.STYLE
@@ -58,7 +58,7 @@ _LINKS = (
 def page(statuses: Sequence[TargetStatus], seen: Overview | None = None, *, refreshes: bool = False) -> str:
     """The whole page; without ``seen``, of the targets alone. Whatever comes from outside is escaped."""
     up = sum(status.up is True for status in statuses)
-    rows = "\n".join(map(_row, statuses))
+    targets = overview.table("Targets", ("Target", "State", "Address", "Last tried"), map(_row, statuses))
     links = "\n".join(
         f'<li><a href="{path}">{path}</a>: {meaning}</li>' for path, meaning in _LINKS if seen or path != "/connections"
     )
@@ -73,25 +73,17 @@ def page(statuses: Sequence[TargetStatus], seen: Overview | None = None, *, refr
 <style>{_STYLE}</style>
 </head>
 <body>
+<main>
 <h1>pgleak</h1>
 <p>Watches PostgreSQL servers for connection leaks and reports to Prometheus. Version {escape(__version__)}.</p>
 {_refreshing(refreshes=refreshes) if seen else ""}{overview.sections(seen) if seen else ""}
 <h2>Targets</h2>
-<div class="scroll">
-<table>
-<thead>
-<tr><th scope="col">Target</th><th scope="col">State</th><th scope="col">Address</th>\
-<th scope="col">Last tried</th></tr>
-</thead>
-<tbody>
-{rows}
-</tbody>
-</table>
-</div>
+{targets}
 <h2>Addresses</h2>
 <ul>
 {links}
 </ul>
+</main>
 </body>
 </html>
 """

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from pgleak.who.history import SLOTS
 from pgleak.who.report import place
 from pgleak.who.sight import sight
-from pgleak.who.words import counted, duration, notes
+from pgleak.who.words import about_applications, about_watching, counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pgleak.pool.snapshot import Frame
     from pgleak.who.diagnosis import Diagnosis
     from pgleak.who.history import Key, Overview
-    from pgleak.who.report import Application, Connection, ServerState
+    from pgleak.who.report import Application, Connection
+    from pgleak.who.room import ServerState
 
 SUSPECTS = 20  # of each application, one by one; /connections has all of them
 APPLICATIONS = 300
@@ -28,12 +29,13 @@ _RIGHT = ' class="number"'
 
 STYLE = """
 .bad { color: var(--down); font-weight: 600; } th.number, td.number { text-align: right; white-space: nowrap; }
+.where { min-width: 18rem; }
 svg { width: 9rem; height: 1.5rem; display: block; } polyline { fill: none; stroke: var(--link); stroke-width: 2; }
 meter { width: 8rem; } code, pre { font: .875rem/1.5 ui-monospace, monospace; }
 pre { margin: .25rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 .finding { border-left: .3rem solid var(--down); padding: .1rem 1rem; margin: 1rem 0; }
 dl { display: grid; grid-template-columns: 6rem 1fr; margin: .5rem 0; } dd { margin: 0; overflow-wrap: anywhere; }
-a:focus-visible, summary:focus-visible { outline: .15rem solid var(--link); outline-offset: .15rem; }
+a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: .15rem solid var(--link); outline-offset: .15rem; }
 """
 
 
@@ -71,6 +73,10 @@ def _facts(diagnosis: Diagnosis) -> Iterator[str]:
         yield f"<dt>Line</dt><dd>{_stack(diagnosis.frames)}</dd>"
     else:
         yield _fact("Line", "not known: no process reports it")
+    if diagnosis.returned:
+        yield _fact(
+            "Besides", f"the garbage collector has given back {diagnosis.returned} taken there and never closed"
+        )
     yield _fact("Change", diagnosis.cause.change)
 
 
@@ -81,23 +87,25 @@ def _fact(name: str, text: str) -> str:
 def _servers(seen: Overview) -> Iterator[str]:
     if not seen.report.servers:
         return
-    full = {outlook.server: outlook.seconds for outlook in seen.findings.outlooks}
     yield "<h2>Servers</h2>"
-    rows = [_server(server, full.get(server.name), seen) for server in seen.report.servers]
-    yield _table(("Server", "Taken", "Room left", "Time left", "Last 24 h"), rows)
+    rows = [_server(server, seen) for server in seen.report.servers]
+    yield table("Servers", ("Server", "Taken", "Room left", "Time left", "Last 24 h"), rows)
 
 
-def _server(server: ServerState, full: float | None, seen: Overview) -> str:
+def _server(server: ServerState, seen: Overview) -> str:
     name = f'<th scope="row"><a href="/probe?target={quote(server.name, safe="")}">{escape(server.name)}</a></th>'
     if server.reason:
         return f'<tr>{name}<td colspan="4"><span class="bad">down</span>: {escape(server.reason)}</td></tr>'
     taken = f"{server.used} of {server.usable} taken"
     most = max(server.usable, 1)
-    meter = f'<meter min="0" max="{most}" low="{0.7 * most:.0f}" high="{0.9 * most:.0f}" optimum="0" value="{server.used}">{taken}</meter> {taken}'
+    meter = f'<meter aria-label="connections taken" min="0" max="{most}" low="{0.7 * most:.0f}" high="{0.9 * most:.0f}" optimum="0" value="{server.used}">{taken}</meter> {taken}'
     leaks = any(diagnosis.server == server.name for diagnosis in seen.findings.diagnoses)
     left = "too early to say" if leaks else "nothing leaks" if server.visible else "cannot tell: states are hidden"
-    if full is not None:
-        left = f'<span class="bad">{duration(full) if full else "full now"}</span>'
+    first = seen.findings.soonest(server.name)
+    if first is not None:
+        left = f'<span class="bad">{duration(first.seconds) if first.seconds else "full now"}</span>'
+        if first.limit:
+            left += f": {escape(first.limit)}, {first.used} of {first.usable} taken"
     room = max(server.usable - server.used, 0)
     line = _sparkline(seen, (server.name, "", ""))
     return f'<tr>{name}<td>{meter}</td><td class="number">{room}</td><td>{left}</td><td>{line}</td></tr>'
@@ -109,10 +117,11 @@ def _applications(seen: Overview) -> Iterator[str]:
         yield "<p>No connections.</p>"
         return
     rows = [_application(each, seen) for each in seen.report.applications[:APPLICATIONS]]
-    yield _table(("Application", "User", "Server", "Connections", "Suspects", "Last 24 h"), rows)
+    yield table("Applications", ("Application", "User", "Server", "Connections", "Suspects", "Last 24 h"), rows)
     more = len(seen.report.applications) - APPLICATIONS
     if more > 0:
         yield f"<p>{more} more without suspects.</p>"
+    yield from _list(about_applications(seen.report))
 
 
 def _application(each: Application, seen: Overview) -> str:
@@ -133,7 +142,11 @@ def _suspects(seen: Overview) -> Iterator[str]:
     for application in guilty:
         yield f"<h3>{escape(application.name)} on {escape(application.server)}</h3>"
         rows = [_suspect(each) for each in application.suspects[:SUSPECTS]]
-        yield _table(("Process id", "State", "Age", "Unused", "Holder", "Where"), rows)
+        yield table(
+            f"Suspects of {application.name} on {application.server}",
+            ("Process id", "State", "Age", "Unused", "Holder", "Where"),
+            rows,
+        )
         more = len(application.suspects) - SUSPECTS
         if more > 0:
             yield f'<p>{more} more: <a href="/connections">/connections</a></p>'
@@ -145,7 +158,8 @@ def _suspect(each: Connection) -> str:
     pid = "" if each.pid is None else str(each.pid)
     return (
         f'<tr><th scope="row">{pid}</th><td>{escape(each.state)}</td><td>{age}</td><td>{unused}</td>'
-        f"<td>{escape(each.holder.replace('_', ' '))}</td><td>{''.join(_where(each))}</td></tr>"
+        f"<td>{escape(each.holder.replace('_', ' '))}</td>"
+        f'<td class="where">{"".join(_where(each))}</td></tr>'
     )
 
 
@@ -176,15 +190,20 @@ def _frame(frame: Frame) -> str:
 
 
 def _watcher(seen: Overview) -> Iterator[str]:
-    found = list(notes(seen.report))
+    found = list(about_watching(seen.report))
     watch = seen.report.watch
     yield "<h2>The watcher</h2>"
     if watch is not None:
         yield f"<p>{counted(watch.processes, 'process')} reporting, {watch.stale} of them hanging.</p>"
-    if found:
-        yield "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in found) + "</ul>"
-    elif watch is None:
+    yield from _list(found)
+    if watch is None and not found:
         yield "<p>No folder of state files is read (pool_dir), so lines of code are not known.</p>"
+
+
+def _list(notes: Iterable[str]) -> Iterator[str]:
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    if items:
+        yield f"<ul>{items}</ul>"
 
 
 def _sparkline(seen: Overview, key: Key) -> str:
@@ -203,10 +222,12 @@ def _sparkline(seen: Overview, key: Key) -> str:
     )
 
 
-def _table(head: Iterable[str], rows: Iterable[str]) -> str:
-    columns = "".join(f'<th scope="col"{_RIGHT if name in _NUMBERS else ""}>{name}</th>' for name in head)
+def table(name: str, head: Iterable[str], rows: Iterable[str]) -> str:
+    """Return a table that is scrolled by itself where the window is narrow, by keyboard, too; ``name`` is its name for those who listen."""
+    columns = "".join(f'<th scope="col"{_RIGHT if column in _NUMBERS else ""}>{column}</th>' for column in head)
     return (
-        f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>\n'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(name)}">'
+        f'<table aria-label="{escape(name)}"><thead><tr>{columns}</tr></thead><tbody>\n'
         + "\n".join(rows)
         + "\n</tbody></table></div>"
     )

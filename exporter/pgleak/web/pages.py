@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pgleak.exposition import encode
 from pgleak.web import index, negotiation
 from pgleak.web.request import RequestError
 from pgleak.web.response import Response, plain
+from pgleak.web.waiting import Waiting
 from pgleak.who.plain import plain as as_plain
 
 if TYPE_CHECKING:
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pgleak.web")
 
-# Scrapes that wait for a server that hangs must leave places for a health check.
-_expositions = threading.BoundedSemaphore(128)
-
+_TOO_MANY = plain(503, "Too many others wait for the same at once.", ("Retry-After", "1"))
 _NAMED_ONLY = (
     "Targets are named in the settings of pgleak; their names stand in /sd. A connection string is never taken."
 )
@@ -47,6 +45,7 @@ class Pages:
     site: Site
     scrape_timeout: float
     scrape_offset: float
+    waiting: Waiting = field(default_factory=Waiting)
 
     def answer(self, visit: Visit) -> Response:
         """The answer to any request, whatever the site does."""
@@ -64,13 +63,20 @@ class Pages:
             return plain(500, "pgleak failed to make this page; its log names the error.")
 
     def index(self, visit: Visit) -> Response:
-        seen = self.site.overview()
+        with self.waiting.place("/") as admitted:
+            if not admitted:
+                return _TOO_MANY
+            seen = self.site.overview()
+            statuses = self.site.statuses()
         refreshes = seen is not None and visit.request.parameters("refresh") != ["off"]
-        body = index.page(self.site.statuses(), seen, refreshes=refreshes)
+        body = index.page(statuses, seen, refreshes=refreshes)
         return Response(200, body.encode(), "text/html; charset=utf-8", index.HEADERS)
 
     def connections(self, _visit: Visit) -> Response:
-        seen = self.site.overview()
+        with self.waiting.place("/") as admitted:
+            if not admitted:
+                return _TOO_MANY
+            seen = self.site.overview()
         if seen is None:
             return plain(404, "The settings of pgleak switch this off (connections_page).")
         return Response(200, json.dumps(as_plain(seen.report, seen.findings)).encode(), "application/json")
@@ -108,12 +114,10 @@ class Pages:
             limit=self.scrape_timeout,
             offset=self.scrape_offset,
         )
-        if not _expositions.acquire(blocking=False):
-            return plain(503, "Too many scrapes are under way at once.")
-        try:
+        with self.waiting.place(("scrape", target)) as admitted:
+            if not admitted:
+                return _TOO_MANY
             body = encode(self.site.families(visit.received + seconds, target), openmetrics=openmetrics)
-        finally:
-            _expositions.release()
         return Response(200, body, content_type, (("Vary", "Accept, Accept-Encoding"),))
 
 

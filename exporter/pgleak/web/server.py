@@ -154,16 +154,20 @@ class WebServer:
 
     def _cannot_accept(self, error: OSError) -> None:
         if error.errno in _OUT_OF_RESOURCES:
-            now = self._house.clock()
-            if now - self._complained >= _QUIET:
-                self._complained = now
-                log.warning("cannot accept a connection: %s; closing the longest-stalled one", error.strerror)
+            self._complain(f"cannot accept a connection: {error.strerror}; closing the longest-stalled one")
             self._house.crowd.make_room()
             self._waker.settimeout(0.1)  # the connection needs a moment to go; the next try is not for nothing
             with contextlib.suppress(OSError):
                 self._waker.recv(1, socket.MSG_PEEK)
         elif not isinstance(error, BlockingIOError):
             log.debug("a connection ended before it was accepted: %s", type(error).__name__)
+
+    def _complain(self, text: str) -> None:
+        """Log a lack of resources, which meets every client alike, once in a while."""
+        now = self._house.clock()
+        if now - self._complained >= _QUIET:
+            self._complained = now
+            log.warning("%s", text)
 
     def _welcome(self, sock: socket.socket, peer: str) -> None:
         member = None
@@ -176,7 +180,7 @@ class WebServer:
                 return
             _start_thread(Connection(member, peer, self._house).run, f"pgleak-web-{self.address[1]}-{peer}")
         except (OSError, RuntimeError) as error:  # RuntimeError: no more threads to be had
-            log.warning("cannot serve a connection: %s", type(error).__name__)
+            self._complain(f"cannot serve a connection: {type(error).__name__}")
             if member is not None:
                 self._house.crowd.leave(member)
             sock.close()

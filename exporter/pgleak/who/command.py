@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pgleak.exporter import Exporter
@@ -14,7 +14,7 @@ from pgleak.who.diagnosis import diagnose
 from pgleak.who.plain import plain
 from pgleak.who.screen import Screen
 from pgleak.who.sight import sight
-from pgleak.who.table import WIDTH, table
+from pgleak.who.table import table
 from pgleak.who.words import tell
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def run(settings: Settings, options: Options, stream: TextIO) -> int:
             if once:
                 _say(seen, options, screen, stream)
                 return _code(seen)
-            screen.draw(_lines(seen, options))
-            threading.Event().wait(options.interval)
+            screen.show(partial(_lines, seen, options), options.interval)
     except KeyboardInterrupt:
         return 0
     finally:
@@ -54,14 +53,14 @@ def _say(seen: Report, options: Options, screen: Screen, stream: TextIO) -> None
         json.dump(plain(seen, diagnose(seen)), stream, indent=2)
         stream.write("\n")
     else:
-        screen.say(_lines(seen, options))
+        screen.say(_lines(seen, options, screen.width))
 
 
-def _lines(seen: Report, options: Options) -> list[str]:
+def _lines(seen: Report, options: Options, width: int) -> list[str]:
     findings = diagnose(seen)
     if options.in_words:
-        return tell(seen, findings, WIDTH)
-    return table(seen, findings, everything=options.everything)
+        return tell(seen, findings, width)
+    return table(seen, findings, everything=options.everything, width=width)
 
 
 def _code(seen: Report) -> int:

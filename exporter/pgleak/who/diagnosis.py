@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pgleak.pool.reading import STALE_AFTER
 from pgleak.who.causes import CAUSES, Cause, causes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pgleak.pool.snapshot import Checkout, Frame
     from pgleak.who.report import Application, Connection, Report
+    from pgleak.who.room import Limit, ServerState
 
 _TOO_EARLY = 60.0  # seconds; a pace out of less is noise
 
@@ -33,6 +35,14 @@ class Diagnosis:
     example: Checkout | None = None  # the longest held of them
     members: tuple[Connection, ...] = ()  # the longest leaked first; () where it is engines that pile up
     hung: bool = False  # the process that holds them has stopped reporting
+    returned: int = 0  # others taken there that the garbage collector has given back
+    databases: Mapping[str, float] = field(default_factory=dict)  # the share of each
+
+    def share(self, limit: Limit) -> float:
+        """How much of this leak counts against a limit, from 0 to 1."""
+        if limit.kind == "role":
+            return float(limit.name == self.usename)
+        return self.databases.get(limit.name, 0.0)
 
     @property
     def site(self) -> str:
@@ -41,9 +51,10 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """When a server will be full if nobody acts."""
+    """When a server, or a role or database with a limit of its own, will be full if nobody acts."""
 
     server: str
+    limit: str  # "role shop", "database shop"; "" for the server as a whole
     used: int
     usable: int
     per_hour: float  # leaked connections
@@ -55,7 +66,16 @@ class Findings:
     """The whole diagnosis; without diagnoses nothing leaks as far as can be seen."""
 
     diagnoses: tuple[Diagnosis, ...]  # the largest first
-    outlooks: tuple[Outlook, ...]  # of the servers that fill up
+    outlooks: tuple[Outlook, ...]  # of what fills up
+
+    def outlook(self, server: str, limit: str = "") -> Outlook | None:
+        """Of a server as a whole, or of one of its limits."""
+        return next((each for each in self.outlooks if (each.server, each.limit) == (server, limit)), None)
+
+    def soonest(self, server: str) -> Outlook | None:
+        """Of what is full first: a limit of a role or a database may be nearer than the server's."""
+        mine = [each for each in self.outlooks if each.server == server]
+        return min(mine, key=lambda each: each.seconds, default=None)
 
 
 def diagnose(report: Report) -> Findings:
@@ -91,6 +111,7 @@ def _diagnosis(
     frames: tuple[Frame, ...],
     members: tuple[Connection, ...] = (),
 ) -> Diagnosis:
+    example = members[0].checkout if members else None
     return Diagnosis(
         application.server,
         application.name,
@@ -101,15 +122,29 @@ def _diagnosis(
         since,
         pace(count, since),
         frames,
-        members[0].checkout if members else None,
+        example,
         members,
         hung=bool(members) and members[0].silence > STALE_AFTER,
+        returned=application.returned.get(example.site, 0) if example is not None else 0,
+        databases=_shares(members or application.connections),
     )
+
+
+def _shares(connections: Sequence[Connection]) -> dict[str, float]:
+    counts = Counter(each.datname for each in connections)
+    return {name: count / len(connections) for name, count in counts.items()}
 
 
 def _outlooks(report: Report, found: list[Diagnosis]) -> Iterable[Outlook]:
     for server in report.servers:
-        per_hour = sum(each.per_hour or 0 for each in found if each.server == server.name)
-        if per_hour and server.usable:
-            room = max(server.usable - server.used, 0)
-            yield Outlook(server.name, server.used, server.usable, per_hour, room / per_hour * 3600)
+        mine = [each for each in found if each.server == server.name and each.per_hour]
+        if mine and server.usable:
+            yield _outlook(server, "", server.used, server.usable, sum(each.per_hour or 0 for each in mine))
+        for limit in server.limits:
+            per_hour = sum((each.per_hour or 0) * each.share(limit) for each in mine)
+            if per_hour:
+                yield _outlook(server, limit.label, limit.used, limit.most, per_hour)
+
+
+def _outlook(server: ServerState, limit: str, used: int, most: int, per_hour: float) -> Outlook:
+    return Outlook(server.name, limit, used, most, per_hour, max(most - used, 0) / per_hour * 3600)

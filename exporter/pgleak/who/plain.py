@@ -9,13 +9,12 @@ from pgleak.who.sight import sight
 
 if TYPE_CHECKING:
     from pgleak.pool.snapshot import Frame
-    from pgleak.who.diagnosis import Diagnosis, Findings
+    from pgleak.who.diagnosis import Diagnosis, Findings, Outlook
     from pgleak.who.report import Application, Connection, Report
 
 
 def plain(report: Report, findings: Findings) -> dict[str, Any]:
     """Everything; ages and durations in seconds, `at` as Unix time. What a side does not know is null."""
-    outlooks = {outlook.server: outlook for outlook in findings.outlooks}
     watch = report.watch
     return {
         "at": report.at,
@@ -27,8 +26,17 @@ def plain(report: Report, findings: Findings) -> dict[str, Any]:
                 "reason": each.reason or None,
                 "used": each.used,
                 "usable": each.usable,
-                "leaked_per_hour": outlooks[each.name].per_hour if each.name in outlooks else None,
-                "full_in": outlooks[each.name].seconds if each.name in outlooks else None,
+                **_outlook(findings.outlook(each.name)),
+                "limits": [
+                    {
+                        "kind": limit.kind,
+                        "name": limit.name,
+                        "used": limit.used,
+                        "limit": limit.most,
+                        **_outlook(findings.outlook(each.name, limit.label)),
+                    }
+                    for limit in each.limits
+                ],
             }
             for each in report.servers
         ],
@@ -51,6 +59,12 @@ def plain(report: Report, findings: Findings) -> dict[str, Any]:
     }
 
 
+def _outlook(outlook: Outlook | None) -> dict[str, float | None]:
+    if outlook is None:
+        return {"leaked_per_hour": None, "full_in": None}
+    return {"leaked_per_hour": outlook.per_hour, "full_in": outlook.seconds}
+
+
 def _diagnosis(each: Diagnosis) -> dict[str, Any]:
     return {
         "server": each.server,
@@ -63,6 +77,7 @@ def _diagnosis(each: Diagnosis) -> dict[str, Any]:
         "connections": each.connections,
         "since": each.since,
         "per_hour": each.per_hour,
+        "returned_by_gc": each.returned,
         "site": each.site or None,
         "stack": [_frame(frame) for frame in each.frames],
     }
@@ -78,6 +93,7 @@ def _application(each: Application) -> dict[str, Any]:
         "pool_connections_max": each.connections_max if math.isfinite(each.connections_max) else None,
         "waiting": each.waiting,
         "timeouts": each.timeouts,
+        "returned_by_gc": dict(each.returned),
         "connections": [_connection(connection) for connection in each.connections],
     }
 

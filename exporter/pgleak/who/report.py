@@ -5,11 +5,13 @@ Ages and durations are in seconds. Nothing here is secret: there is no query, no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgleak.holders.join import claims_of
 from pgleak.pool.suspects import piled_up
+from pgleak.who.room import ServerState, room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -98,6 +100,7 @@ class Application:
     waiting: int = 0  # requests that wait for a connection of its pools
     timeouts: int = 0  # requests that waited in vain, since the processes began
     connections_max: float = 0.0  # all its pools together
+    returned: Mapping[str, int] = field(default_factory=dict)  # by the garbage collector, for the site that took them
 
     @property
     def suspects(self) -> tuple[Connection, ...]:
@@ -106,18 +109,6 @@ class Application:
     @property
     def piled(self) -> int:
         return sum(heap.made.unused for heap in self.heaps)
-
-
-@dataclass(frozen=True, slots=True)
-class ServerState:
-    """One server that is watched."""
-
-    name: str
-    address: str
-    reason: str = ""  # why it could not be read; "" when it could
-    used: int = 0
-    usable: int = 0
-    visible: bool = True  # whether the role may see other roles' states
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +172,7 @@ def report(
         unmatched[place] = unmatched.get(place, 0) + lost.connections
     return Report(
         at,
-        tuple(_server(reading, addresses.get(reading.name, "")) for reading in readings),
+        tuple(room(reading, addresses.get(reading.name, "")) for reading in readings),
         tuple(sorted(applications, key=_badness)),
         _watch(folder) if folder is not None else None,
         unmatched,
@@ -199,6 +190,9 @@ def _application(
     pools: Sequence[tuple[ProcessIdentity, PoolSnapshot]],
     heaps: tuple[Heap, ...],
 ) -> Application:
+    returned: Counter[str] = Counter()
+    for _, pool in pools:
+        returned.update(pool.counters.returned_by_gc)
     worst_first = sorted(connections, key=lambda each: (not each.is_suspect, -(each.since or 0), each.pid or 0))
     return Application(
         *key,
@@ -208,6 +202,7 @@ def _application(
         waiting=sum(pool.pending for _, pool in pools),
         timeouts=sum(pool.counters.timeouts for _, pool in pools),
         connections_max=sum(pool.connections_max for _, pool in pools),
+        returned=returned,
     )
 
 
@@ -269,12 +264,6 @@ def _heaps(folder: Folder | None, at: float) -> dict[str, tuple[Heap, ...]]:
             oldest = min((backend.opened for backend in pool.idle), default=at)
             found.setdefault(pool.application_name, []).append(Heap(pile.pool, pile.made, max(at - oldest, 0.0)))
     return {name: tuple(heaps) for name, heaps in found.items()}
-
-
-def _server(reading: Reading, address: str) -> ServerState:
-    if reading.server is None:
-        return ServerState(reading.name, address, f"{reading.reason}: {reading.detail}")
-    return ServerState(reading.name, address, "", reading.used, reading.server.usable, reading.server.stats_visible)
 
 
 def _watch(folder: Folder) -> Watch:

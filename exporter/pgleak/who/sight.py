@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgleak.who.report import Report, ServerState
+    from pgleak.who.report import Report
+    from pgleak.who.room import ServerState
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,15 @@ from pgleak.who.words import counted, duration, notes, printable, wrapped
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgleak.who.diagnosis import Diagnosis, Findings
-    from pgleak.who.report import Application, Connection, Report, ServerState
+    from pgleak.who.diagnosis import Diagnosis, Findings, Outlook
+    from pgleak.who.report import Application, Connection, Report
+    from pgleak.who.room import ServerState
 
 WIDTH = 80
 APPLICATIONS = 10  # without suspects, and
 PIDS = 50  # of each line of code, unless all are asked for
 _BAR = 16
+_WORTH_SAYING = 60.0  # seconds of rest; connections that come round are all younger
 _INDENT = " " * 4
 _STATES = {
     "idle in transaction": "idle tx",
@@ -32,13 +34,12 @@ _STATES = {
 
 def table(report: Report, findings: Findings, *, everything: bool = False, width: int = WIDTH) -> list[str]:
     """The whole screen, the culprit on top."""
-    lines = [_head(report)]
-    full = {outlook.server: outlook.seconds for outlook in findings.outlooks}
+    lines = wrapped(_head(report), width, "  ")
     for server in report.servers:
         if server.reason:
             lines += wrapped(f"! {cannot_be_read(server, report)}", width, "!   ")
         else:
-            lines.append(_server(server, full.get(server.name)))
+            lines += _server(server, findings, width)
     bad = [each for each in report.applications if each.suspects or each.piled]
     well = [each for each in report.applications if not (each.suspects or each.piled)]
     shown = [*bad, *(well if everything else well[:APPLICATIONS])]
@@ -46,9 +47,9 @@ def table(report: Report, findings: Findings, *, everything: bool = False, width
     if len(well) > len(shown) - len(bad):
         lines.append(f"  and {len(well) + len(bad) - len(shown)} more applications without suspects (--all)")
     for diagnosis in findings.diagnoses:
-        lines += ["", *_culprit(diagnosis, everything=everything)]
+        lines += ["", *_culprit(diagnosis, width, everything=everything)]
     for application in report.applications if everything else ():
-        lines += ["", *_all(application)]
+        lines += ["", *_all(application, width)]
     if not report.applications:
         lines += ["  no connections" if not sight(report).is_blind else "  no connection could be seen"]
     noted = [line for note in notes(report) for line in wrapped(f"  Note: {note}", width, "  ")]
@@ -62,12 +63,24 @@ def _head(report: Report) -> str:
     return f"pgleak who  {time.strftime('%H:%M:%S', time.localtime(report.at))}  {found}{reporting}"
 
 
-def _server(server: ServerState, full: float | None) -> str:
+def _server(server: ServerState, findings: Findings, width: int) -> Iterator[str]:
+    """How full it is; and those limits of roles and databases that fill up."""
     filled = min(_BAR, round(_BAR * server.used / server.usable)) if server.usable else 0
-    outlook = "" if full is None else "  full now" if not full else f"  full in {duration(full)}"
-    mark = " " if full is None else "!"
     bar = "#" * filled + "." * (_BAR - filled)
-    return f"{mark} {server.name:<16.16} {server.used:>5} of {server.usable} taken [{bar}]{outlook}"
+    outlook = findings.outlook(server.name)
+    mark, left = (" ", "") if outlook is None else ("!", f"  {_full(outlook)}")
+    row = f"{mark} {server.name:<16.16} {server.used:>5} of {server.usable} taken"
+    whole = f"{row} [{bar}]{left}"
+    yield whole if len(whole) <= width else f"{row}{left}"
+    for limit in server.limits:
+        outlook = findings.outlook(server.name, limit.label)
+        if outlook is not None:
+            told = f"!   {limit.label}: {limit.used} of {limit.most} taken, {_full(outlook)}"
+            yield from wrapped(told, width, "!     ")
+
+
+def _full(outlook: Outlook) -> str:
+    return f"full in {duration(outlook.seconds)}" if outlook.seconds else "full now"
 
 
 def _application(application: Application) -> str:
@@ -87,26 +100,27 @@ def _inside(application: Application) -> str:
         name = _word(each.holder) if each.process is not None or application.processes else each.state or "unknown"
         known.setdefault(name, []).append(each)
     told = []
-    for name, group in sorted(known.items(), key=lambda item: -len(item[1])):
+    for name, group in sorted(known.items(), key=lambda item: (-len(item[1]), item[0])):
         ages = [] if application.processes else [age for one in group if (age := one.transaction or one.unused)]
-        told.append(f"{len(group)} {name}" + (f", oldest {duration(max(ages))}" if ages else ""))
+        oldest = max(ages, default=0)
+        told.append(f"{len(group)} {name}" + (f", oldest {duration(oldest)}" if oldest >= _WORTH_SAYING else ""))
     return "; ".join(told)
 
 
-def _culprit(diagnosis: Diagnosis, *, everything: bool) -> Iterator[str]:
+def _culprit(diagnosis: Diagnosis, width: int, *, everything: bool) -> Iterator[str]:
     """One line of code, with everything that it leaks."""
     pace = "" if diagnosis.per_hour is None else f", {diagnosis.per_hour:+.1f}/h"
     line = f" {place(diagnosis.frames[0])} {diagnosis.frames[0].function}," if diagnosis.frames else ""
     yield from wrapped(
         f"! {diagnosis.connections}x{line} {diagnosis.application} on {diagnosis.server}, "
         f"since {duration(diagnosis.since)}{pace}: {_word(diagnosis.cause.key)}",
-        WIDTH,
+        width,
         "!   ",
     )
     if diagnosis.members:
         owner = _owner(diagnosis.members[0])
         yield from (
-            wrapped(f"{_INDENT}{'the first ' if diagnosis.connections > 1 else ''}{owner}", WIDTH, _INDENT)
+            wrapped(f"{_INDENT}{'the first ' if diagnosis.connections > 1 else ''}{owner}", width, _INDENT)
             if owner
             else ()
         )
@@ -118,21 +132,21 @@ def _culprit(diagnosis: Diagnosis, *, everything: bool) -> Iterator[str]:
         yield f"{_INDENT}{shown[0].end}"
     elif shown[0].end:
         end = f"{_INDENT}select pg_terminate_backend(pid) from unnest(array[{pids}]) pid;"  # noqa: S608  for a person to run; numbers alone
-        yield from wrapped(end, WIDTH, _INDENT)
+        yield from wrapped(end, width, _INDENT)
     else:
-        yield from wrapped(f"{_INDENT}process ids on the server: {pids}", WIDTH, _INDENT)
+        yield from wrapped(f"{_INDENT}process ids on the server: {pids}", width, _INDENT)
     if len(diagnosis.members) > len(shown):
         yield f"{_INDENT}and {len(diagnosis.members) - len(shown)} more (--all)"
 
 
-def _all(application: Application) -> Iterator[str]:
+def _all(application: Application, width: int) -> Iterator[str]:
     yield f"  {application.name} on {application.server}"
     yield f"  {'PID':<8}{'STATE':<11}{'AGE':<7}{'UNUSED':<7}{'HOLDER':<11}WHERE"
     for connection in application.connections:
-        yield from _connection(connection)
+        yield from _connection(connection, width)
 
 
-def _connection(connection: Connection) -> Iterator[str]:
+def _connection(connection: Connection, width: int) -> Iterator[str]:
     row = (
         f"{connection.pid if connection.pid is not None else '?':<8}"
         f"{_STATES.get(connection.state, connection.state):<11.10}"
@@ -142,7 +156,7 @@ def _connection(connection: Connection) -> Iterator[str]:
     if connection.is_suspect:
         owner = _owner(connection)
         if owner:
-            yield from wrapped(f"{_INDENT}{owner}", WIDTH, _INDENT)
+            yield from wrapped(f"{_INDENT}{owner}", width, _INDENT)
         if connection.end:
             yield f"{_INDENT}{connection.end}"
 

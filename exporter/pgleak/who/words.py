@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pgleak.pool.snapshot import Frame
-    from pgleak.who.diagnosis import Diagnosis, Findings
+    from pgleak.who.diagnosis import Diagnosis, Findings, Outlook
     from pgleak.who.report import Application, Report
 
+_SITES = 3  # of those whose connections the garbage collector gave back
 _SURE = {
     "certain": "certain: this was seen",
     "likely": "likely: its traces were seen",
@@ -80,11 +81,14 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
     yield from _field("since", f"{began} ({duration(diagnosis.since)} ago), {how_fast}", width)
     server = report.server(diagnosis.server)
     if server is not None and server.usable:
-        left = next((each.seconds for each in findings.outlooks if each.server == server.name), None)
-        when = "" if left is None else f", full in {duration(left)} if nobody acts"
-        if server.used >= server.usable:
-            when = ", full now"
+        when = _when(server.used, server.usable, findings.outlook(server.name))
         yield from _field("server", f"{server.used} of {server.usable} usable connections taken{when}", width)
+        for limit in server.limits:
+            if diagnosis.share(limit):
+                when = _when(limit.used, limit.most, findings.outlook(server.name, limit.label))
+                yield from _field(
+                    "limit", f"{limit.label}: {limit.used} of {limit.most} connections taken{when}", width
+                )
     yield from _field("cause", f"{diagnosis.cause.what} ({_SURE[diagnosis.cause.sure]})", width)
     if diagnosis.frames:
         yield from _field("line", " < ".join(_frame(frame) for frame in diagnosis.frames), width)
@@ -100,14 +104,35 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
             yield from _field("owner", f"{owner} lives{stands}", width)
         if held.context:
             yield from _field("serving", held.context, width)
+    if diagnosis.returned:
+        more = f"{counted(diagnosis.returned, 'connection')} taken there and never closed"
+        yield from _field("besides", f"the garbage collector has given back {more}", width)
     if diagnosis.hung:
         yield from _field("process", "hangs: it has stopped reporting", width)
     yield from _field("change", diagnosis.cause.change, width)
 
 
+def _when(used: int, most: int, outlook: Outlook | None) -> str:
+    if used >= most:
+        return ", full now"
+    return "" if outlook is None else f", full in {duration(outlook.seconds)} if nobody acts"
+
+
 def notes(report: Report) -> Iterator[str]:
-    """What is worth knowing beside leaks: what could not be seen, and pools that do not fit."""
+    """What is worth knowing beside leaks: what could not be seen, and about applications."""
+    yield from about_watching(report)
+    yield from about_applications(report)
+
+
+def about_watching(report: Report) -> Iterator[str]:
+    """What could not be seen."""
     yield from sight(report).hidden
+    for server in report.servers:
+        if server.reason.startswith("slots_exhausted"):
+            yield (
+                f"{server.name} is full and lets nobody in; a `pgleak serve` that holds its connection still reads it: "
+                "look at its page / and at /connections"
+            )
     if report.watch is not None:
         watch = report.watch
         if watch.stale:
@@ -119,6 +144,10 @@ def notes(report: Report) -> Iterator[str]:
             yield f"state files were passed over: {reasons}"
     for (name, address, reason), count in report.unmatched.items():
         yield f"{counted(count, 'connection')} that {name or 'a process'} reports to {address} {_UNMATCHED[reason]}"
+
+
+def about_applications(report: Report) -> Iterator[str]:
+    """Pools that do not fit, and leaks that come to an end by luck."""
     for application in report.applications:
         yield from _about(application, report)
 
@@ -133,6 +162,15 @@ def _about(application: Application, report: Report) -> Iterator[str]:
     most = application.connections_max
     if server is not None and server.usable and server.usable < most < math.inf:
         yield (f"{application.name}: its pools may open {most:g} connections, and {server.name} takes {server.usable}")
+    # Those lines that are found to leak now are told with it.
+    leaking = {each.checkout.site for each in application.suspects if each.checkout is not None}
+    returned = {site: count for site, count in application.returned.items() if site not in leaking}
+    if returned:
+        worst = sorted(returned, key=lambda site: -returned[site])[:_SITES]
+        yield (
+            f"{application.name}: the garbage collector had to give back {counted(sum(returned.values()), 'connection')} that "
+            f"nobody closed, taken in {', '.join(f'{site} ({returned[site]})' for site in worst)}: each was leaked until it ran"
+        )
     unknown = sum(each.holder == "unknown" and not each.doubt for each in application.connections)
     if application.processes and unknown:
         yield (

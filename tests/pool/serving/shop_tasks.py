@@ -19,7 +19,7 @@ folder = os.environ["SHOP_BROKER"]
 app = Celery("shop", broker="filesystem://")
 app.conf.broker_transport_options = {
     "data_folder_in": folder,
-    "data_folder_out": folder,
+    "data_folder_out": os.environ.get("SHOP_OUTBOX", folder),
     "control_folder": f"{folder}/control",
     "polling_interval": 0.05,
 }

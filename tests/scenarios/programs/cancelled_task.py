@@ -34,7 +34,14 @@ async def balance_with_block(account: int) -> None:
         await ask_the_bank(account)
 
 
+async def warm_up() -> None:
+    """Opening a connection may take longer than a request may, on a busy machine."""
+    for connection in [await engine.connect() for _ in range(5)]:
+        await connection.close()
+
+
 async def serve(accounts: int | None, handle: Callable[[int], Coroutine[None, None, None]]) -> None:
+    await warm_up()
     account = 0
     while not ended.is_set():
         if accounts is None or account < accounts:

@@ -1,0 +1,1 @@
+"""What the rules of dashboards/rules.yml cost a Prometheus."""

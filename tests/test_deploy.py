@@ -1,0 +1,213 @@
+"""What deploy/ says fits pgleak, PostgreSQL and Prometheus. What Compose and Kubernetes say to it: ship/manifests.py."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+import prometheus_rule
+import servers
+from pgleak import cli, settings
+from pgleak.demo.binaries import find_binaries
+from pgleak.demo.embedded import LOOPBACK, free_port
+from rules_support import ROOT, RULES, promtool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from conftest import NewPostgres
+    from pgleak.demo.embedded import EmbeddedPostgres
+
+PASSWORD = "p'ss \"word"
+COMPOSE = ROOT / "deploy" / "compose.yml"
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text())["services"]
+KUBERNETES = [
+    document
+    for path in sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
+    for document in yaml.safe_load_all(path.read_text())
+]
+PODS = {each["metadata"]["name"]: each["spec"]["template"] for each in KUBERNETES if each["kind"] == "Deployment"}
+
+SETTINGS = {
+    each["metadata"]["name"]: yaml.safe_load(each["data"]["pgleak.yml"])
+    for each in KUBERNETES
+    if each["kind"] == "ConfigMap"
+}
+
+
+@pytest.fixture
+def database(new_postgres: NewPostgres, tmp_path: Path) -> EmbeddedPostgres:
+    """PostgreSQL with compose's settings, after its first start there."""
+    _, *options = SERVICES["postgres"]["command"]
+    given = dict(option.split("=") for option in options[1::2])
+    server = new_postgres(18, password_users=("shop", "pgleak", "pgleak_canary"), **given)
+    (tmp_path / "password").write_text(f"{PASSWORD}\n")
+    programs = Path(find_binaries(18))
+    environment = {
+        "PATH": f"{programs}:/usr/bin:/bin",
+        "PGHOST": str(server.socket_dir),
+        "PGPORT": str(server.port),
+        "POSTGRES_PASSWORD_FILE": str(tmp_path / "password"),
+    }
+    subprocess.run([ROOT / "deploy" / "compose" / "roles.sh"], env=environment, check=True, timeout=30)
+    return server
+
+
+@pytest.fixture
+def config(database: EmbeddedPostgres, tmp_path: Path) -> Path:
+    """Compose's settings of pgleak, at addresses that are free here."""
+    text = (ROOT / "deploy" / "compose" / "pgleak.yml").read_text()
+    for there, here in (
+        ("@postgres/", f"@{LOOPBACK}:{database.port}/"),
+        ("/run/secrets/password", str(tmp_path / "password")),
+        ("/run/pgleak", str(tmp_path / "reports")),
+        ("0.0.0.0:10432", f"{LOOPBACK}:{free_port()}"),
+    ):
+        assert there in text
+        text = text.replace(there, here)
+    path = tmp_path / "pgleak.yml"
+    path.write_text(text)
+    return path
+
+
+def test_the_roles_are_those_that_pgleak_needs(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "--config", str(config)]) == 0
+    said = capsys.readouterr().out
+    assert not re.search(r"warn|fail", said, re.IGNORECASE), said
+    assert PASSWORD not in said
+
+
+@contextlib.contextmanager
+def _running(arguments: list[str], environment: Mapping[str, str], folder: Path) -> Iterator[None]:
+    with (folder / "log").open("a") as log:
+        process = subprocess.Popen([sys.executable, *arguments], env={**environment}, stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def test_the_shop_and_pgleak_beside_it_tell_which_line_leaks(
+    config: Path, database: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """The three services as processes, with what compose puts into their environment."""
+    wanted = SERVICES["shop"]["environment"]
+    assert set(wanted) == {"DATABASE_URL", "PGLEAK_DIR", "PORT"}
+    url = wanted["DATABASE_URL"].replace("@postgres/", f"@{LOOPBACK}:{database.port}/")
+    quoted = url.replace("${PGLEAK_PASSWORD}", PASSWORD.replace(" ", "%20").replace('"', "%22").replace("'", "%27"))
+    given = {
+        "PATH": os.environ["PATH"],
+        "DATABASE_URL": quoted,
+        "PGLEAK_DIR": str(tmp_path / "reports"),
+        "PORT": str(free_port()),
+        "PGLEAK_DEAD_OWNER": "2",  # seconds; the default is too long for a test
+    }
+    address = settings.from_yaml(config).listen
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def overdue() -> bool:
+        with contextlib.suppress(OSError), opener.open(f"http://{LOOPBACK}:{address.port}/metrics", timeout=10) as page:
+            return bool(
+                re.search(
+                    r'pgleak_overdue_backends\{server="orders",application_name="shop",site="\w+:ship_next_order"\} [1-9]',
+                    page.read().decode(),
+                )
+            )
+        return False
+
+    python, *orders = SERVICES["customers"]["command"]
+    assert python == "python"
+    assert f":{wanted['PORT']}/" in orders[-1]
+    orders = [each.replace(f":{wanted['PORT']}/", f":{given['PORT']}/") for each in orders]
+    plain = {"PATH": os.environ["PATH"]}
+    with (
+        _running(["-m", "pgleak.demo.app"], given, tmp_path),
+        _running(orders, plain, tmp_path),
+        _running(["-m", "pgleak", "serve", "--config", str(config)], plain, tmp_path),
+    ):
+        servers.wait_until(overdue, timeout=60, what="the line that leaks")
+
+
+def test_prometheus_takes_its_configuration_and_finds_the_rules(tmp_path: Path) -> None:
+    """In the places to which compose mounts them."""
+    for mount in SERVICES["prometheus"]["volumes"][:2]:
+        source, target, mode = mount.split(":")
+        assert mode == "ro"
+        (tmp_path / Path(target).name).write_text((COMPOSE.parent / source).read_text())
+    assert "SUCCESS: 1 rule files found" in promtool("check", "config", tmp_path / "prometheus.yml")
+
+
+def test_what_compose_mounts_is_there() -> None:
+    mounts = [mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", ())]
+    files = [COMPOSE.parent / mount for mount in mounts if mount.startswith(".")]
+    assert len(files) > 5
+    assert [path for path in files if not path.exists()] == []
+    boards = {path.name for path in (ROOT / "dashboards").glob("pgleak-*.json")}
+    assert boards <= {path.name for path in files}
+
+
+def test_compose_opens_ports_on_loopback_alone() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_rules_for_kubernetes_are_those_of_prometheus() -> None:
+    assert prometheus_rule.TARGET.read_text() == prometheus_rule.render()
+    (rule,) = (each for each in KUBERNETES if each["kind"] == "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load(RULES.read_text())
+
+
+def test_an_application_and_its_sidecar_share_folder_and_user() -> None:
+    pod = PODS["shop"]["spec"]
+    shop, sidecar = pod["containers"]
+    folder = {each["name"]: each.get("value") for each in shop["env"]}["PGLEAK_DIR"]
+    assert SETTINGS["shop-pgleak"]["pool_dir"] == folder
+    assert shop["volumeMounts"][0] in sidecar["volumeMounts"]
+    # The volume is open to a group, and pgleak refuses such a folder.
+    assert Path(folder).parent == Path(shop["volumeMounts"][0]["mountPath"])
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert not any("runAsUser" in each["securityContext"] for each in (shop, sidecar))
+
+
+def test_the_settings_for_kubernetes_are_valid_and_name_files_that_are_mounted(tmp_path: Path) -> None:
+    text = yaml.safe_dump(SETTINGS["pgleak"])
+    (container,) = PODS["pgleak"]["spec"]["containers"]
+    mounts = [each["mountPath"] for each in container["volumeMounts"]]
+    named = re.findall(r"password_file: ([^\s}]+)", text)
+    assert {str(Path(name).parent) for name in named} <= set(mounts)
+    for name in named:
+        (tmp_path / Path(name).name).write_text("secret")
+        text = text.replace(name, str(tmp_path / Path(name).name))
+    read = settings.from_dict(yaml.safe_load(text))
+    assert [target.name for target in read.targets] == ["orders"]
+    assert read.listen.port == container["ports"][0]["containerPort"]
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_shows_metrics_and_no_stacks_on_every_address(name: str) -> None:
+    pod = PODS[name]["spec"]
+    (sidecar,) = (each for each in pod["containers"] if each["name"] == "pgleak")
+    assert sidecar["args"] == ["serve", "--config", "/etc/pgleak/pgleak.yml"]
+    (volume,) = (each["configMap"]["name"] for each in pod["volumes"] if each["name"] == "settings")
+    assert SETTINGS[volume]["listen"] == "0.0.0.0:10432"
+    assert SETTINGS[volume]["connections_page"] is False
+
+
+def test_prometheus_operator_finds_the_pods_and_their_port() -> None:
+    monitors = [each["spec"] for each in KUBERNETES if each["kind"] == "PodMonitor"]
+    assert len(monitors) == len(PODS)
+    for monitor, pod in zip(monitors, reversed(PODS.values()), strict=True):
+        assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+        ports = {port["name"] for each in pod["spec"]["containers"] for port in each["ports"]}
+        assert {each["port"] for each in monitor["podMetricsEndpoints"]} <= ports
