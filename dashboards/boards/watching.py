@@ -53,7 +53,9 @@ def refusals() -> Shelf:
             RATE,
         ),
         *(
-            Query(f"{HOUR} * {once('server', f'rate({select(spec)}[$__rate_interval])')} > 0", f"{how} on {{{{server}}}}")
+            Query(
+                f"{HOUR} * {once('server', f'rate({select(spec)}[$__rate_interval])')} > 0", f"{how} on {{{{server}}}}"
+            )
             for spec, how in (
                 (metrics.SESSIONS_ABANDONED, "client lost"),
                 (metrics.SESSIONS_FATAL, "fatal error"),
