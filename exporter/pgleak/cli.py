@@ -201,7 +201,7 @@ def _told(about: str, findings: Iterable[Finding]) -> list[Finding]:
 def _grants(options: argparse.Namespace) -> int:
     from pgleak.postgres.grants import grants  # noqa: PLC0415  as the other commands
 
-    version, database = (options.server_version, "postgres") if options.server_version else _ask(_settings(options))
+    version, database = (options.server_version, "postgres") if options.server_version else _ask(options)
     try:
         print(grants(version, options.role or "pgleak", database), end="")
     except ValueError as error:
@@ -209,23 +209,30 @@ def _grants(options: argparse.Namespace) -> int:
     return 0
 
 
-def _ask(settings: Settings) -> tuple[int, str]:
-    """Return the first target's major version and database."""
+def _ask(options: argparse.Namespace) -> tuple[int, str]:
+    """Return the first target's major version and database; of remarks and an error, the error comes first."""
     from pgleak.postgres.connection import version_and_database  # noqa: PLC0415  loads psycopg2
     from pgleak.postgres.reasons import ReadError  # noqa: PLC0415  likewise
 
+    remarks: list[str] = []
+    settings = source.settings(options, remarks.append)
     if not settings.targets:
         raise UsageError(f"{_NO_TARGET}, or give --server-version, for example --server-version 16")
     target = settings.targets[0]
+    error = ""
+    version = 0
+    database = ""
     try:
         version, database = version_and_database(target.dsn, settings.timeouts)
-    except ReadError as error:
-        print(
-            f"pgleak: {target.name} ({target.dsn.address}) does not tell its version: {error.detail} ({error.reason})."
-            " Give it with --server-version, for example --server-version 16",
-            file=sys.stderr,
+    except ReadError as refused:
+        error = (
+            f"{target.name} ({target.dsn.address}) does not tell its version: {refused.detail} ({refused.reason})."
+            " Give it with --server-version, for example --server-version 16"
         )
-        raise SystemExit(1) from None
+    for text in filter(None, (error, *remarks)):
+        print(f"pgleak: {text}", file=sys.stderr)
+    if error:
+        raise SystemExit(1)
     return version // 10000, database
 
 
