@@ -122,7 +122,7 @@ def test_what_cannot_work_is_logged_at_once_and_not_at_the_first_scrape(serve: A
     running = serve("--dsn", "host=127.0.0.1 port=1", "--server", "db", "--pool-dir", str(missing))
     wait_until(lambda: "server db cannot be read (unreachable)" in running.log.read_text(), what="the refusal")
     said = running.log.read_text()
-    assert f"WARNING pgleak: pools in {missing}: {missing}: does not exist" in said
+    assert f"WARNING pgleak: pools in {missing}: does not exist" in said
     assert f"start the application with PGLEAK_DIR={missing}" in said
 
 

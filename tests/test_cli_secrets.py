@@ -106,7 +106,7 @@ def test_what_is_there_without_a_target_is_said(
     config = tmp_path / "pgleak.yml"
     config.write_text("pool_dir: /nowhere\n")
     said = refused(capsys, command, "--config", str(config), code=code)
-    assert ("no target in the settings" if command == "grants" else "/nowhere: does not exist") in said
+    assert ("no target in the settings" if command == "grants" else "does not exist; PGLEAK_DIR") in said
 
 
 def test_it_is_said_that_a_port_alone_names_no_server(

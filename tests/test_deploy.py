@@ -83,7 +83,7 @@ def test_the_roles_are_those_that_pgleak_needs(config: Path, capsys: pytest.Capt
     (config.parent / "reports").mkdir(mode=0o700)  # a volume, there; nobody has reported yet
     assert cli.main(["check", "--config", str(config)]) == 0
     said, _, pools = capsys.readouterr().out.partition("pools (")
-    assert "none reports" in pools
+    assert "no process reports" in pools
     assert not re.search(r"warn|fail", said, re.IGNORECASE), said
     assert PASSWORD not in said
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pgleak import __version__
 from pgleak.commandline import UsageError
 from pgleak.exporter import Exporter
+from pgleak.finding import failed
 from pgleak.pool.check import check
 from pgleak.web import WebConfigError, WebServer
 
@@ -65,7 +66,8 @@ def _tell_of(folder: Path) -> None:
     findings = list(check(folder))
     wrong = [each for each in findings if each.level in ("warn", "fail")]
     said = "; ".join(f"{each.text}: {each.remedy}" if each.remedy else each.text for each in wrong or findings)
-    log.log(logging.WARNING if wrong else logging.INFO, "pools in %s: %s", folder, said)
+    # That nobody reports yet is how it begins where this starts before the application.
+    log.log(logging.WARNING if failed(findings) else logging.INFO, "pools in %s: %s", folder, said)
 
 
 def _take_signals() -> None:

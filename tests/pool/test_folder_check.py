@@ -84,7 +84,7 @@ def test_a_sidecar_is_checked_by_its_settings_or_its_option(
         assert main(["check", *arguments]) == 0
         said = capsys.readouterr()
         assert f"pools ({folder})" in said.out
-        assert "warn  processes       none reports" in said.out
+        assert "warn  processes       no process reports" in said.out
     folder.chmod(0o755)
     assert main(["check", "--config", str(config)]) == 1
 

@@ -30,8 +30,9 @@ def check(path: StrPath) -> Iterator[Finding]:
     """Yield the findings about one folder, as this user sees it. Never raises for what is in it."""
     found = read(path)
     if found.problem:
-        remedy = REMEDIES.get(found.problem, "applications and `pgleak serve` refuse it alike until then")
-        yield Finding("fail", "folder", f"{found.detail} ({found.problem})", remedy.format(path=os.fspath(path)))
+        remedy = REMEDIES.get(found.problem, "applications and `pgleak serve` refuse it alike")
+        detail = found.detail.removeprefix(f"{os.fspath(path)}: ")  # whoever asks has the path
+        yield Finding("fail", "folder", f"{detail} ({found.problem})", remedy.format(path=os.fspath(path)))
         return
     yield Finding("ok", "folder", _owner(path))
     yield _processes(path, found)
@@ -55,7 +56,7 @@ def _processes(path: StrPath, found: Reading) -> Finding:
     count = len(found.processes)
     if not count:
         remedy = f"start the application with PGLEAK_DIR={os.fspath(path)} and pgleak installed in it"
-        return Finding("warn", "processes", "none reports", remedy)
+        return Finding("warn", "processes", "no process reports", remedy)
     pools = {pool.name for each in found.processes for pool in each.snapshot.pools}
     text = f"{count} {'reports' if count == 1 else 'report'}; pools: {_names(pools)}"
     hung = [f"{each.snapshot.process.pid} (silent for {each.silence:.0f} s)" for each in found.processes if each.stale]
