@@ -34,7 +34,7 @@ _NO_TARGET = "there is no target in the settings: add one under `targets`"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    options = _parser(given).parse_args(given)
+    options = _parser(given).options()
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
