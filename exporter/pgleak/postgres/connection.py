@@ -34,7 +34,7 @@ _STATEMENT_SHARE = 0.9  # of the budget: the server gives up before we do, and t
 _KEEPALIVE_INTERVAL = 10  # seconds
 _KEEPALIVE_COUNT = 3
 _PATIENCE = 60.0  # seconds that an unanswered statement is waited for before the slot is given up
-_MISTAKEN = ("42P05", "26000")  # the statement is prepared already, or is not: in this session, every read would fail
+_PREPARED_ALREADY = "42P05"  # we believe it is not: in this session, every later read would fail as well
 
 # Names in shared catalogues are bytes in the encoding of whatever database made them. Asking for no conversion and
 # reading them as Latin-1 cannot fail; activity._text() turns them into text.
@@ -292,7 +292,7 @@ class HeldConnection:
             self._connection is None
             or self._connection.closed
             or code is None
-            or code in _MISTAKEN
+            or code == _PREPARED_ALREADY
             or reason in ("connection_lost", "starting_or_stopping")
         ):
             self.close()
