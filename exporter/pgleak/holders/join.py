@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from pgleak.pool.suspects import judge
+from pgleak.pool.suspects import judge, limit_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,6 +49,7 @@ class Claim(NamedTuple):
     checkout: Checkout | None = None
     verdict: Verdict | None = None
     silence: float = 0.0  # seconds since the process reported; it hangs when that is long
+    limit: float = 0.0  # seconds that the checkout may be held
 
 
 class Held(NamedTuple):
@@ -135,7 +136,10 @@ def claims_of(processes: Iterable[Reported]) -> Iterator[Claim]:
                 yield Claim(process, pool, backend, "orphaned", None, None, silence)
             for checkout in pool.checkouts:
                 verdict = verdicts.get(checkout.number)
-                yield Claim(process, pool, checkout.backend, _holder(checkout, verdict), checkout, verdict, silence)
+                limit = verdict.limit if verdict is not None else limit_of(checkout, pool, snapshot.limits)
+                yield Claim(
+                    process, pool, checkout.backend, _holder(checkout, verdict), checkout, verdict, silence, limit
+                )
 
 
 def _by_address(processes: Iterable[Reported]) -> Iterator[tuple[str, list[Claim]]]:

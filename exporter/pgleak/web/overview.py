@@ -10,7 +10,7 @@ from urllib.parse import quote
 from pgleak.who.history import SLOTS
 from pgleak.who.report import place
 from pgleak.who.sight import sight
-from pgleak.who.words import about_applications, about_watching, counted, duration
+from pgleak.who.words import about_applications, about_watching, counted, duration, how_fast_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -66,8 +66,8 @@ def _title(diagnosis: Diagnosis) -> str:
 
 
 def _facts(diagnosis: Diagnosis) -> Iterator[str]:
-    fast = "" if diagnosis.per_hour is None else f", {diagnosis.per_hour:+.1f} an hour"
-    yield _fact("Since", f"{duration(diagnosis.since)}{fast}")
+    fast = how_fast_in_words(diagnosis)
+    yield _fact("Since", f"{duration(diagnosis.since)}{f', {fast}' if fast else ''}")
     yield _fact("Cause", f"{diagnosis.cause.what} ({diagnosis.cause.sure})")
     if diagnosis.frames:
         yield f"<dt>Line</dt><dd>{_stack(diagnosis.frames)}</dd>"
@@ -99,8 +99,10 @@ def _server(server: ServerState, seen: Overview) -> str:
     taken = f"{server.used} of {server.usable} taken"
     most = max(server.usable, 1)
     meter = f'<meter aria-label="connections taken" min="0" max="{most}" low="{0.7 * most:.0f}" high="{0.9 * most:.0f}" optimum="0" value="{server.used}">{taken}</meter> {taken}'
-    leaks = any(diagnosis.server == server.name for diagnosis in seen.findings.diagnoses)
-    left = "too early to say" if leaks else "nothing leaks" if server.visible else "cannot tell: states are hidden"
+    left = "nothing leaks" if server.visible else "cannot tell: states are hidden"
+    leaks = [diagnosis for diagnosis in seen.findings.diagnoses if diagnosis.server == server.name]
+    if leaks:
+        left = "no new ones" if all(each.per_hour == 0 for each in leaks) else "too early to say"
     first = seen.findings.soonest(server.name)
     if first is not None:
         left = f'<span class="bad">{duration(first.seconds) if first.seconds else "full now"}</span>'

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgleak.holders.join import claims_of
+from pgleak.pool.reading import STALE_AFTER
 from pgleak.pool.suspects import piled_up
 from pgleak.who.room import ServerState, room
 
@@ -47,7 +48,7 @@ class Connection(NamedTuple):  # thousands are made at once, five times faster t
     pool: str = ""
     checkout: Checkout | None = None
     cause: Cause | None = None  # why the pool's view takes it for leaked
-    limit: float = 0.0  # how long it might have been held
+    limit: float = 0.0  # how long it may be as it is; 0 where nobody judges that
     silence: float = 0.0  # since its process reported
 
     @property
@@ -69,6 +70,13 @@ class Connection(NamedTuple):  # thousands are made at once, five times faster t
         return self.unused if self.unused is not None else self.age
 
     @property
+    def unseen(self) -> float:
+        """How old it was when it could first be told to be leaked."""
+        held = self.checkout
+        before = 0.0 if held is None or held.owner.state != "dead" else max(held.age - held.owner.dead_for, 0.0)
+        return self.limit + before + (self.silence if self.silence > STALE_AFTER else 0.0)
+
+    @property
     def frames(self) -> tuple[Frame, ...]:
         return self.checkout.frames if self.checkout is not None else ()
 
@@ -84,7 +92,12 @@ class Heap:
 
     pool: str
     made: EngineSite
-    since: float
+    ages: tuple[float, ...]  # of the connections, the oldest first
+    unseen: float  # how old they were when they could first be told to be leaked
+
+    @property
+    def since(self) -> float:
+        return max(self.ages, default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +235,7 @@ def _of_backend(held: Held, at: float) -> Connection:
         backend.evidence,
         held.holder,
         held.doubt,
+        limit=backend.limit,
     )
     return known if held.claim is None else _with_claim(known, held.claim)
 
@@ -242,7 +256,7 @@ def _with_claim(known: Connection, claim: Claim) -> Connection:
         pool=claim.pool.name,
         checkout=claim.checkout,
         cause=verdict.cause if verdict is not None else None,
-        limit=verdict.limit if verdict is not None else 0.0,
+        limit=claim.limit,
         silence=claim.silence,
     )
 
@@ -261,8 +275,11 @@ def _heaps(folder: Folder | None, at: float) -> dict[str, tuple[Heap, ...]]:
         pools = {pool.name: pool for pool in each.snapshot.pools}
         for pile in piled_up(each.snapshot):
             pool = pools[pile.pool]
-            oldest = min((backend.opened for backend in pool.idle), default=at)
-            found.setdefault(pool.application_name, []).append(Heap(pile.pool, pile.made, max(at - oldest, 0.0)))
+            # Engines that are still new are the youngest of all.
+            opened = sorted(backend.opened for backend in pool.idle)[: pile.made.unused]
+            ages = tuple(max(at - moment, 0.0) for moment in opened)
+            limit = each.snapshot.limits.unproven_site
+            found.setdefault(pool.application_name, []).append(Heap(pile.pool, pile.made, ages, limit))
     return {name: tuple(heaps) for name, heaps in found.items()}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pgleak.postgres.connection import APPLICATION_NAME
 from pgleak.who.report import place
 from pgleak.who.sight import cannot_be_read, sight
-from pgleak.who.words import counted, duration, notes, printable, wrapped
+from pgleak.who.words import counted, duration, how_fast_in_words, notes, printable, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,11 +109,11 @@ def _inside(application: Application) -> str:
 
 def _culprit(diagnosis: Diagnosis, width: int, *, everything: bool) -> Iterator[str]:
     """One line of code, with everything that it leaks."""
-    pace = "" if diagnosis.per_hour is None else f", {diagnosis.per_hour:+.1f}/h"
+    pace = how_fast_in_words(diagnosis).replace(" an hour", "/h")
     line = f" {place(diagnosis.frames[0])} {diagnosis.frames[0].function}," if diagnosis.frames else ""
     yield from wrapped(
         f"! {diagnosis.connections}x{line} {diagnosis.application} on {diagnosis.server}, "
-        f"since {duration(diagnosis.since)}{pace}: {_word(diagnosis.cause.key)}",
+        f"since {duration(diagnosis.since)}{f', {pace}' if pace else ''}: {_word(diagnosis.cause.key)}",
         width,
         "!   ",
     )

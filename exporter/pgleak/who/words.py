@@ -77,7 +77,7 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
     )
     yield from wrapped(heading, width)
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(report.at - diagnosis.since))
-    how_fast = "too early to say how fast" if diagnosis.per_hour is None else f"{diagnosis.per_hour:+.1f} an hour"
+    how_fast = how_fast_in_words(diagnosis) or "too early to say how fast"
     yield from _field("since", f"{began} ({duration(diagnosis.since)} ago), {how_fast}", width)
     server = report.server(diagnosis.server)
     if server is not None and server.usable:
@@ -110,6 +110,15 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
     if diagnosis.hung:
         yield from _field("process", "hangs: it has stopped reporting", width)
     yield from _field("change", diagnosis.cause.change, width)
+
+
+def how_fast_in_words(diagnosis: Diagnosis) -> str:
+    """As in `+4.0 an hour`; empty when it is too early to say."""
+    if diagnosis.pace is None:
+        return ""
+    if diagnosis.pace.has_stopped:
+        return f"no new ones: the last {duration(diagnosis.pace.last)} ago"
+    return f"{diagnosis.pace.per_hour:+.1f} an hour"
 
 
 def _when(used: int, most: int, outlook: Outlook | None) -> str:
