@@ -60,8 +60,8 @@ def test_one_leak_has_one_pace_though_the_server_comes_to_see_it_in_two_ways() -
     """In its first hour a session left in a transaction was never reused, and later it is stuck in its transaction."""
     left = SEEN._replace(state="idle in transaction")
     young = [left._replace(pid=age, unused=60.0 * age, limit=300.0) for age in range(5, 60)]
-    stuck = {"evidence": "stuck_in_transaction", "limit": HOUR}
-    old = [left._replace(pid=age, transaction=60.0 * age, **stuck) for age in range(60, 90)]
+    left = left._replace(evidence="stuck_in_transaction", limit=HOUR)
+    old = [left._replace(pid=age, transaction=60.0 * age) for age in range(60, 90)]
     (found,) = diagnose(report(*young, *old)).diagnoses
     assert found.cause.key == "left_in_transaction"
     assert found.per_hour == 60

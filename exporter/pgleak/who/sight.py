@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from pgleak.who.room import ServerState
 
 
+_UNMATCHED = {
+    "pooler": "have process ids that are none: a pooler such as PgBouncer is in between, so nobody can say who holds what",
+    "not_watched": "are on no server that is watched and could be read, or just closed",
+    "ambiguous": "fit two servers equally well, so none was chosen",
+    "no_pid": "cannot be found on the server: the driver does not tell their process ids",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Sight:
     """What a report rests on."""
@@ -20,9 +28,11 @@ class Sight:
     down: tuple[str, ...]  # servers that cannot be read, and why
     hidden: tuple[str, ...]  # what else could not be looked at, and why
 
+    unmatched: tuple[str, ...] = ()  # what processes report and no server shows
+
     @property
     def unseen(self) -> tuple[str, ...]:
-        return self.down + self.hidden
+        return self.down + self.hidden + self.unmatched
 
     @property
     def headline(self) -> str:
@@ -38,7 +48,7 @@ def sight(report: Report) -> Sight:
     reports = watch is not None and not watch.problem and watch.processes > 0
     servers = any(not each.reason and each.visible for each in report.servers)
     down = tuple(f"{each.name} cannot be read: {each.reason}" for each in report.servers if each.reason)
-    return Sight(not (reports or servers), down, tuple(_hidden(report)))
+    return Sight(not (reports or servers), down, tuple(_hidden(report)), tuple(unmatched(report)))
 
 
 def cannot_be_read(server: ServerState, report: Report) -> str:
@@ -46,6 +56,13 @@ def cannot_be_read(server: ServerState, report: Report) -> str:
     if report.watch is not None and report.watch.processes:
         return f"{server.name} cannot be read ({server.reason}): this is what the processes report"
     return f"{server.name} cannot be read: {server.reason}"
+
+
+def unmatched(report: Report) -> Iterator[str]:
+    """What processes report to be connected to, and why it was found on no server."""
+    for (name, address, reason), count in report.unmatched.items():
+        noun = "connection" if count == 1 else "connections"
+        yield f"{count} {noun} that {name or 'a process'} reports to {address} {_UNMATCHED[reason]}"
 
 
 def _hidden(report: Report) -> Iterator[str]:
