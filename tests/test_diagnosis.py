@@ -188,6 +188,28 @@ def test_from_the_server_alone_the_states_are_told_and_the_exporter_is_known() -
     assert "  pgleak  (pgleak@db)  1 connection: the exporter itself" in lines
 
 
+def test_what_is_not_judged_yet_is_said_and_nobody_says_that_nothing_leaks() -> None:
+    left = SEEN._replace(evidence="", state="idle in transaction", unused=89.0, transaction=89.0, limit=300.0)
+    thread = Owner("thread", "t", "alive")
+    busy = held(1, thread)._replace(holder="in_use", cause=None, evidence="", limit=1000.0)
+    for young, how in ((left, "idle in a transaction, the oldest 89 s; judged after 5 min"),
+                       (busy, "held, the oldest 15 min; judged after 16 min")):  # fmt: skip
+        seen = report(*[young] * 12)
+        text = " ".join(" ".join(tell(seen, diagnose(seen))).split())
+        assert f"shop: not judged yet: 12 are {how}" in text
+        assert "Nothing leaks" not in text
+        assert "Nothing looks leaked so far." in text
+        assert "nothing looks leaked so far" in table(seen, diagnose(seen))[0]
+    ignored = report(left._replace(limit=0.0))
+    assert tell(ignored, diagnose(ignored))[0].startswith("Nothing leaks.")
+
+
+def test_a_server_that_cannot_be_read_comes_with_what_to_do() -> None:
+    down = ServerState("db", "db1:5432", "role_limit: too many connections for role")
+    seen = Report(0.0, (down,), (), None, {})
+    assert "raise the CONNECTION LIMIT of the role" in " ".join(" ".join(tell(seen, diagnose(seen))).split())
+
+
 def test_names_cannot_move_a_terminals_cursor() -> None:
     bad = SEEN._replace(usename="\x1b[2Jx", client_addr="10.0.0.1\r")
     seen = Report(0.0, (), (Application("db", "\x1b[2Jx", "shop\x07", (bad,)),), None, {})

@@ -12,6 +12,8 @@ import watching
 from holders.processes import Fleet, url
 from pgleak.exporter import Exporter
 from pgleak.who.diagnosis import Findings, diagnose
+from pgleak.who.report import Report
+from pgleak.who.room import ServerState
 from pgleak.who.table import table
 from pgleak.who.words import tell
 
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
     from conftest import NewPostgres
     from pgleak.demo.embedded import EmbeddedPostgres
-    from pgleak.who.report import Report
 
 NAME = "stray-shop"
 
@@ -89,6 +90,25 @@ def test_after_a_restart_of_the_server_nobody_says_that_nothing_leaks(new_postgr
     text = " ".join(" ".join(tell(report, findings)).split())
     assert "2 slots of pool " in text
     assert "Nothing leaks" not in text
+
+
+def test_what_is_held_on_a_server_that_is_not_watched_is_told_by_the_processes(
+    postgres16: EmbeddedPostgres, new_postgres: NewPostgres, fleet: Fleet
+) -> None:
+    """To watch one more server must not make blind for what the processes alone would tell."""
+    fleet.start(url(postgres16, NAME), "overdue", "overdue")
+    _, findings = looked(new_postgres(16), fleet, lambda found: numbers(found) == [(2, False)])
+    (found,) = findings.diagnoses
+    assert found.server == f"127.0.0.1:{postgres16.port}"
+    assert found.frames[0].function == "take"
+    assert not any(each.end for each in found.members)
+    assert findings.outlooks == ()
+
+
+def test_a_full_server_whose_leak_has_stopped_is_full_now() -> None:
+    server = ServerState("db", "db1:5432", used=97, usable=97)
+    seen = Report(0.0, (server,), (), None, {})
+    assert table(seen, diagnose(seen))[1].endswith("full now")
 
 
 def test_what_is_healthy_and_gone_is_no_verdict(new_postgres: NewPostgres, fleet: Fleet) -> None:

@@ -108,6 +108,8 @@ def _server(server: ServerState, seen: Overview) -> str:
     if leaks:
         left = "no new ones" if all(each.per_hour == 0 for each in leaks) else "too early to say"
     first = seen.findings.soonest(server.name)
+    if first is None and server.used >= server.usable > 0:
+        left = '<span class="bad">full now</span>'
     if first is not None:
         left = f'<span class="bad">{duration(first.seconds) if first.seconds else "full now"}</span>'
         if first.limit:

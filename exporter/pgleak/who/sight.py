@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pgleak.who.unjudged import unjudged
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -29,6 +31,7 @@ class Sight:
     hidden: tuple[str, ...]  # what else could not be looked at, and why
 
     unmatched: tuple[str, ...] = ()  # what processes report and no server shows
+    waits: bool = False  # there are some that are not judged yet
 
     @property
     def unseen(self) -> tuple[str, ...]:
@@ -39,7 +42,8 @@ class Sight:
         """What to say where no leak was found."""
         if self.is_blind:
             return "cannot tell what leaks"
-        return "no leak in what could be seen" if self.unseen else "nothing looks leaked"
+        found = "no leak in what could be seen" if self.unseen else "nothing looks leaked"
+        return f"{found} so far" if self.waits else found
 
 
 def sight(report: Report) -> Sight:
@@ -48,7 +52,8 @@ def sight(report: Report) -> Sight:
     reports = watch is not None and not watch.problem and watch.processes > 0
     servers = any(not each.reason and each.visible for each in report.servers)
     down = tuple(f"{each.name} cannot be read: {each.reason}" for each in report.servers if each.reason)
-    return Sight(not (reports or servers), down, tuple(_hidden(report)), tuple(unmatched(report)))
+    waits = any(True for _ in unjudged(report))
+    return Sight(not (reports or servers), down, tuple(_hidden(report)), tuple(unmatched(report)), waits)
 
 
 def cannot_be_read(server: ServerState, report: Report) -> str:

@@ -70,7 +70,9 @@ def _server(server: ServerState, findings: Findings, width: int) -> Iterator[str
     filled = min(_BAR, round(_BAR * server.used / server.usable)) if server.usable else 0
     bar = "#" * filled + "." * (_BAR - filled)
     outlook = findings.outlook(server.name)
-    mark, left = (" ", "") if outlook is None else ("!", f"  {_full(outlook)}")
+    is_full = server.used >= server.usable > 0
+    left = "  full now" if is_full else f"  {_full(outlook)}" if outlook is not None else ""
+    mark = "!" if left else " "
     row = f"{mark} {server.name:<16.16} {server.used:>5} of {server.usable} taken"
     whole = f"{row} [{bar}]{left}"
     yield whole if len(whole) <= width else f"{row}{left}"

@@ -8,8 +8,10 @@ import time
 from typing import TYPE_CHECKING
 
 from pgleak.pool.reading import STALE_AFTER
+from pgleak.postgres.check import REMEDIES
 from pgleak.who.report import place
 from pgleak.who.sight import cannot_be_read, sight, unmatched
+from pgleak.who.unjudged import unjudged, waits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +54,7 @@ def tell(report: Report, findings: Findings, width: int = 80) -> list[str]:
         if seen.is_blind:
             lines += wrapped(f"Cannot tell: {'; '.join(seen.unseen)}.", width, "  ")
         else:
-            start = "No leak in what could be seen." if seen.unseen else "Nothing leaks."
+            start = f"{seen.headline.capitalize()}." if seen.unseen or seen.waits else "Nothing leaks."
             lines += [*wrapped(start + _seen(report), width), ""]
     told = seen.hidden if seen.is_blind and not findings.diagnoses else ()
     for note in notes(report):
@@ -145,7 +147,10 @@ def about_watching(report: Report) -> Iterator[str]:
     """What could not be seen."""
     yield from sight(report).hidden
     for server in report.servers:
-        if server.reason.startswith("slots_exhausted"):
+        reason = server.reason.partition(":")[0]
+        if reason in REMEDIES and reason != "slots_exhausted":
+            yield f"{server.name}: {REMEDIES[reason]}"
+        if reason == "slots_exhausted":
             yield (
                 f"{server.name} is full and lets nobody in; a `pgleak serve` that holds its connection still reads it: "
                 "look at its page / and at /connections"
@@ -163,7 +168,13 @@ def about_watching(report: Report) -> Iterator[str]:
 
 
 def about_applications(report: Report) -> Iterator[str]:
-    """Pools that do not fit, and leaks that come to an end by luck."""
+    """What is not judged yet, pools that do not fit, and leaks that come to an end by luck."""
+    for application, how, young in unjudged(report):
+        oldest = f"{'the oldest ' if len(young) > 1 else ''}{duration(waits(young[0]))}"
+        yield (
+            f"{application.name}: not judged yet: {len(young)} {'is' if len(young) == 1 else 'are'} {how}, {oldest}; "
+            f"judged after {duration(young[0].limit)}"
+        )
     for application in report.applications:
         yield from _about(application, report)
 
