@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from pgleak.pool.suspects import piled_in
@@ -54,17 +54,20 @@ def owned_pools(
     return owned
 
 
-def heaps(owned: Iterable[Owned], at: float) -> tuple[Heap, ...]:
-    """The engines that pile up in these pools; `at` is the Unix time of the look."""
-    return tuple(
-        Heap(pool.name, made, _unused(pool, made, at, limit), limit)
-        for each, pool in owned
-        for limit in [each.snapshot.limits.unproven_site]
-        for made in piled_in(pool)
-    )
+def heaps(owned: Iterable[Owned], connections: Iterable[Connection], at: float) -> tuple[Heap, ...]:
+    """The engines that pile up in these pools, never more than have one of these connections; `at` in Unix time."""
+    here = Counter((each.process, each.pool) for each in connections)
+    found = []
+    for reported, pool in owned:
+        limit = reported.snapshot.limits.unproven_site
+        for made in piled_in(pool):
+            unused = min(made.unused, here[reported.snapshot.process, pool.name])
+            if unused:
+                found.append(Heap(pool.name, replace(made, unused=unused), _unused(pool, unused, at, limit), limit))
+    return tuple(found)
 
 
-def _unused(pool: PoolSnapshot, made: EngineSite, at: float, limit: float) -> tuple[float, ...]:
+def _unused(pool: PoolSnapshot, unused: int, at: float, limit: float) -> tuple[float, ...]:
     """The likely ages of a pile: the youngest of the age to be judged, as engines that are in use are rather older."""
     ages = sorted(age for backend in pool.idle if (age := at - backend.opened) > limit)
-    return tuple(reversed(ages[: made.unused]))
+    return tuple(reversed(ages[:unused]))

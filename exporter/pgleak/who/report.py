@@ -173,7 +173,7 @@ def report(
             groups[server, "", name], names[server, "", name] = [], name
     owned = owned_pools(groups, names, folder)
     applications = [
-        _application(key, group, owned[key], heaps(owned[key], at), lost.pop((key[0], names[key]), []))
+        _application(key, group, owned[key], heaps(owned[key], group, at), lost.pop((key[0], names[key]), []))
         for key, group in groups.items()
     ]
     unmatched: dict[tuple[str, str, str], int] = {}
