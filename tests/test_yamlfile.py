@@ -26,6 +26,11 @@ def test_plain_data_comes_out() -> None:
         ("a: *M4RK", "f.yml:1:4: found undefined alias"),
         ("a: !M4RK x", "f.yml:1:4: could not determine a constructor for the tag"),
         ("a: !!python/name:M4RK x", "f.yml:1:4: could not determine a constructor for the tag"),
+        (
+            "a:\n  - b: 1\n   c: M4RK",
+            "f.yml:3:4: expected <block end>, but found '<block mapping start>'; the indentation",
+        ),
+        ("a: 1\n  b: M4RK", "f.yml:2:4: mapping values are not allowed here; look at the indentation"),
         ("a: @M4RK", "f.yml:1:4: found character '@' that cannot start any token; put the value in quotes"),
         ("a: %M4RK", "f.yml:1:4: found character '%' that cannot start any token; put the value in quotes"),
         ("a: 1\n\tb: M4RK", "f.yml:2:1: found character '\\t' that cannot start any token; indent with spaces"),

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from pgleak.problem import nearest
 from pgleak.secret import looks_like_dsn
 
 if TYPE_CHECKING:
@@ -32,13 +33,15 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**options, allow_abbrev=False)
         self.given = given
 
-    def options(self) -> argparse.Namespace:
-        """Read the given arguments; exits with code 2 where something is wrong with them."""
-        known, unknown = self.parse_known_args(self.given)
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As in argparse, but a command refuses by itself what it does not know: its usage is the one that helps."""
+        found, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            advice = next((what for _, what in _secrets(unknown)), "")
+            options = [name for name in self._option_string_actions if name.startswith("--")]
+            near = nearest(next((each for each in unknown if each.startswith("--")), "").partition("=")[0], options)
+            advice = next((what for _, what in _secrets(unknown)), f"did you mean {near}?" if near else "")
             self.error("; ".join(filter(None, [f"unrecognized arguments: {' '.join(_names(unknown))}", advice])))
-        return known
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and exit with code 2."""

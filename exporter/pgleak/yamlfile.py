@@ -169,6 +169,10 @@ def _without_quotations(error: yaml.MarkedYAMLError) -> str:
         return "an anchor (&name) stands twice"
     if problem.startswith("but ") and error.context:
         problem = f"{error.context}, {problem}"
+    if problem.startswith("expected <block end>"):
+        return f"{problem}; the indentation does not fit the lines above"
+    if problem.startswith(("mapping values are not allowed", "could not find expected ':'")):
+        return f"{problem}; look at the indentation, and put a value with ': ' in quotes"
     if not problem.startswith(_HARMLESS):
         return re.split(r" ['\"]", problem, maxsplit=1)[0]
     if "cannot start any token" not in problem:
