@@ -94,7 +94,7 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "f.yml"
     file.write_bytes(b"a: 1\n".ljust(yamlfile.LARGEST, b"#"))
     assert read(file).data == {"a": 1}
-    file.write_bytes(b"a: 1\n".ljust(yamlfile.LARGEST + 1, b"#"))
+    file.write_bytes(b"a: 1\n".ljust(yamlfile.LARGEST, b"#") + "ä".encode())  # cut in the middle of a character
     with pytest.raises(YamlError) as caught:
         read(file)
     assert str(caught.value) == f"{file}: is too large: 1,048,576 bytes are allowed"

@@ -54,9 +54,10 @@ def read(path: Path) -> Document:
     # Errors are raised outside of the handlers: the originals hold pieces of the file.
     try:
         content = _content(path)
-        text = content.decode("utf-8-sig")
         if len(content) > LARGEST:
             problem = f"{path}: is too large: {LARGEST:,} bytes are allowed"
+        else:
+            text = content.decode("utf-8-sig")
     except OSError as error:
         problem = f"{path}: cannot be read: {error.strerror or type(error).__name__}"
     except UnicodeDecodeError as error:
