@@ -76,6 +76,28 @@ def test_a_password_is_not_repeated(capsys: pytest.CaptureFixture[str], given: t
     assert "--password-file" in said
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (("--pasword", SECRET), "--pasword (not shown); a password belongs in"),
+        ((f"--pasword={SECRET}",), "--pasword=(not shown); a password belongs in"),
+        (("--paswrod", SECRET), "--paswrod (not shown)"),
+        (("--pasword", f"--{SECRET}"), "--pasword (not shown)"),
+        ((f"--password{SECRET}",), "--password(not shown)"),
+        ((f"-W{SECRET}",), "-W(not shown)"),
+        ((SECRET,), "arguments: (not shown)"),
+        ((f"--print-exampel={SECRET}", SECRET), "--print-exampel=(not shown) (not shown)"),
+        (("--password-fil", SECRET), "--password-fil (not shown)"),
+    ],
+)
+def test_of_arguments_that_nobody_knows_only_the_options_names_are_repeated(
+    capsys: pytest.CaptureFixture[str], given: tuple[str, ...], named: str
+) -> None:
+    said = refused(capsys, "serve", *given)
+    assert SECRET not in said
+    assert named in said
+
+
 @pytest.mark.parametrize("given", ["postgresql://h/d", "host=h"])
 def test_a_server_in_the_wrong_place_gets_the_advice_too(capsys: pytest.CaptureFixture[str], given: str) -> None:
     assert DID_YOU_MEAN in refused(capsys, "serve", given)

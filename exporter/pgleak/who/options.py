@@ -43,5 +43,9 @@ def add(parser: argparse.ArgumentParser, seconds: Callable[[str], float]) -> Non
         "--once", action="store_true", help="look once; what happens anyway where the output is no terminal"
     )
     parser.add_argument("--json", action="store_true", help="look once and print everything as JSON")
-    parser.add_argument("--all", action="store_true", help="show every connection, and not only suspects")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="show each connection with its state, age and time unused, and not only the lines that leak",
+    )
     parser.add_argument("--interval", type=seconds, default=2.0, metavar="N", help="look every N seconds (default 2)")
