@@ -39,7 +39,7 @@ LOADS: dict[str, tuple[Callable[[Scene], None], float]] = {
     "failover": (loads.failover, 7), "storm": (loads.storm, 9), "tenants": (loads.tenants, 9), "proxy": (loads.proxy, 9),
 }  # fmt: skip
 
-HELD_OUT = ("after_deploy", "bursts", "dead_peers", "second_leak", "autoscale", "batch", "proxy", "storm")
+HELD_OUT = ("dead_peers", "second_leak", "autoscale", "batch", "proxy")
 
 
 def simulate(family: str, seed: int) -> Trace:

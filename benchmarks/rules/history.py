@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prometheus_client.utils import floatToGoString
+
 from pgleak.holders.metrics import JOIN
-from pgleak.metrics import SERVER_HALF
+from pgleak.metrics import AGE_BUCKETS, SERVER_HALF
 from pgleak.pool.merged import SHARED_FOLDER
 from pgleak.pool.metrics import IN_PROCESS_HALF
 
@@ -51,6 +53,8 @@ _VALUES = {
     "reason": ("slots_exhausted", "timeout", "other"),
     "owner": ("alive",),
     "holder": ("pooled", "unclaimed"),
+    "over": ("15m", "1h"),
+    "le": (*map(floatToGoString, AGE_BUCKETS), "+Inf"),
     "address": ("db:5432",),
 }
 
@@ -103,10 +107,11 @@ def families(groups: list[dict[str, Any]]) -> list[Family]:
             reach[name] = max(reach.get(name, 0), seconds(window) + seconds(offset) + 5 * MINUTE)
     found = []
     for spec in (*SERVER_HALF, *IN_PROCESS_HALF, *SHARED_FOLDER, *JOIN):
-        if spec.name in reach:
-            level = "application" if {"application_name", "pool", "application"} & set(spec.labels) else "server"
-            own = {key: _VALUES.get(key, ("",)) for key in spec.labels}
-            found.append(Family(spec.name, (own,), level, MINUTE, reach[spec.name], is_scraped=True))
+        for name, more in ((spec.name, ()), (f"{spec.name}_bucket", ("le",))):
+            if name in reach:
+                level = "application" if {"application_name", "pool", "application"} & set(spec.labels) else "server"
+                own = {key: _VALUES.get(key, ("",)) for key in (*spec.labels, *more)}
+                found.append(Family(name, (own,), level, MINUTE, reach[name], is_scraped=True))
     recorded: dict[str, list[tuple[dict[str, Any], int]]] = {}
     for group in groups:
         for rule in group["rules"]:
@@ -114,6 +119,8 @@ def families(groups: list[dict[str, Any]]) -> list[Family]:
                 recorded.setdefault(rule["record"], []).append((rule, seconds(group.get("interval", "1m"))))
     for name, rules in recorded.items():
         own = dict.fromkeys(_LEVELS[name.partition(":")[0]], ("",))
+        if name.startswith("application:pgleak_idle_connections"):
+            own["over"] = _VALUES["over"]  # handed on by what they are recorded from
         level = "application" if "application_name" in own else "server"
         labels = [{**own, **{key: (str(value),) for key, value in rule.get("labels", {}).items()}} for rule, _ in rules]
         step = max(step for _, step in rules)

@@ -114,7 +114,7 @@ CAUSES: dict[str, Cause] = {
             "likely",
         ),
         Cause(
-            "stuck_in_transaction",
+            "left_in_transaction",
             "its transaction stays open: a session that is never closed, as seen from the server",
             "close or roll back each session; pgleak inside the application names the line",
             "possible",
@@ -172,9 +172,9 @@ def cause_of(connection: Connection) -> Cause | None:
         return CAUSES["disposed_while_out"]
     checkout = connection.checkout
     if checkout is None:
-        # Whatever made it look leaked: what is in a transaction was not left by a pool, whose connections are reset.
+        # Whichever evidence made it look leaked, in the course of an hour more than one: what is in a transaction was not left by a pool, whose connections are reset.
         in_transaction = connection.state.startswith("idle in transaction")
-        return CAUSES["stuck_in_transaction" if in_transaction else connection.evidence]
+        return CAUSES["left_in_transaction" if in_transaction else connection.evidence]
     if connection.cause == "inherited":
         return CAUSES["used_across_fork"]
     if connection.cause == "detached":
