@@ -60,8 +60,8 @@ def test_one_leak_has_one_pace_though_the_server_comes_to_see_it_in_two_ways() -
     """In its first hour a session left in a transaction was never reused, and later it is stuck in its transaction."""
     left = SEEN._replace(state="idle in transaction")
     young = [left._replace(pid=age, unused=60.0 * age, limit=300.0) for age in range(5, 60)]
-    stuck = {"evidence": "stuck_in_transaction", "limit": HOUR}
-    old = [left._replace(pid=age, transaction=60.0 * age, **stuck) for age in range(60, 90)]
+    left = left._replace(evidence="stuck_in_transaction", limit=HOUR)
+    old = [left._replace(pid=age, transaction=60.0 * age) for age in range(60, 90)]
     (found,) = diagnose(report(*young, *old)).diagnoses
     assert found.cause.key == "left_in_transaction"
     assert found.per_hour == 60
@@ -186,6 +186,28 @@ def test_from_the_server_alone_the_states_are_told_and_the_exporter_is_known() -
     lines = table(seen, diagnose(seen))
     assert "  shop  (shop@db)  2 connections: 2 idle in transaction, oldest 60 s" in lines
     assert "  pgleak  (pgleak@db)  1 connection: the exporter itself" in lines
+
+
+def test_what_is_not_judged_yet_is_said_and_nobody_says_that_nothing_leaks() -> None:
+    left = SEEN._replace(evidence="", state="idle in transaction", unused=89.0, transaction=89.0, limit=300.0)
+    thread = Owner("thread", "t", "alive")
+    busy = held(1, thread)._replace(holder="in_use", cause=None, evidence="", limit=1000.0)
+    for young, how in ((left, "idle in a transaction, the oldest 89 s; judged after 5 min"),
+                       (busy, "held, the oldest 15 min; judged after 16 min")):  # fmt: skip
+        seen = report(*[young] * 12)
+        text = " ".join(" ".join(tell(seen, diagnose(seen))).split())
+        assert f"shop: not judged yet: 12 are {how}" in text
+        assert "Nothing leaks" not in text
+        assert "Nothing looks leaked so far." in text
+        assert "nothing looks leaked so far" in table(seen, diagnose(seen))[0]
+    ignored = report(left._replace(limit=0.0))
+    assert tell(ignored, diagnose(ignored))[0].startswith("Nothing leaks.")
+
+
+def test_a_server_that_cannot_be_read_comes_with_what_to_do() -> None:
+    down = ServerState("db", "db1:5432", "role_limit: too many connections for role")
+    seen = Report(0.0, (down,), (), None, {})
+    assert "raise the CONNECTION LIMIT of the role" in " ".join(" ".join(tell(seen, diagnose(seen))).split())
 
 
 def test_names_cannot_move_a_terminals_cursor() -> None:

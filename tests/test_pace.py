@@ -71,3 +71,16 @@ def test_shorter_limits_make_it_less_early() -> None:
     """As in the demo, whose thresholds are seconds."""
     assert pace([19.0, 16.0, 13.0], 10.0) is None
     assert pace([21.0, 16.0, 11.0], 10.0) is not None
+
+
+def test_an_old_straggler_does_not_make_it_slow() -> None:
+    """One of 30 days ago and 60 in the last 37 minutes: 100 an hour, and not 0.1."""
+    each = pace([30 * 24 * HOUR, *(36.0 * number for number in range(1, 61))], 5.0)
+    assert each is not None
+    assert round(each.per_hour) == 100
+
+
+def test_what_began_at_one_moment_is_no_growth() -> None:
+    each = pace([300.0] * 12, 60.0)
+    assert each is not None
+    assert each.has_stopped

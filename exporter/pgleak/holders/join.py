@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pgleak.postgres.backends import ServerBackend
 
 Holder: TypeAlias = Literal["pooled", "in_use", "overdue", "owner_dead", "orphaned", "unclaimed", "unknown"]
+#: Those that somebody has to do something about.
+BAD_HOLDERS: frozenset[Holder] = frozenset({"overdue", "owner_dead", "orphaned", "unclaimed"})
 HOLDERS: tuple[Holder, ...] = ("pooled", "in_use", "overdue", "owner_dead", "orphaned", "unclaimed", "unknown")
 #: Why nobody is named: two reports contradict each other, a report has this pid with another start, the role sees no times.
 Doubt: TypeAlias = Literal["", "ambiguous", "other_start", "hidden"]

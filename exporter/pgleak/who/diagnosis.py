@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pgleak.pool.reading import STALE_AFTER
@@ -36,6 +36,7 @@ class Diagnosis:
     hung: bool = False  # the process that holds them has stopped reporting
     returned: int = 0  # others taken there that the garbage collector has given back
     databases: Mapping[str, float] = field(default_factory=dict)  # the share of each
+    ended: bool = False  # the server has ended them, and the pool's slots are held all the same
 
     def share(self, limit: Limit) -> float:
         """How much of this leak counts against a limit, from 0 to 1."""
@@ -90,18 +91,21 @@ def diagnose(report: Report) -> Findings:
 
 
 def _of_application(application: Application) -> Iterable[Diagnosis]:
-    groups: dict[tuple[str, str], list[Connection]] = {}
-    for connection, cause in causes_of(application.suspects):
+    ended = {id(each) for each in application.ended}
+    groups: dict[tuple[str, str, bool], list[Connection]] = {}
+    for connection, cause in causes_of((*application.suspects, *application.ended)):
         site = connection.checkout.site if connection.checkout is not None else ""
-        groups.setdefault((cause.key, site), []).append(connection)
-    for (key, _), members in groups.items():
+        groups.setdefault((cause.key, site, id(connection) in ended), []).append(connection)
+    for (key, _, is_ended), members in groups.items():
         members.sort(key=lambda each: -(each.since or 0))
         oldest = members[0]
         # By the youngest: it tells what it takes to be found, where the older ones were found for more than one reason.
         speed = pace((each.since or 0 for each in members), members[-1].unseen)
-        yield _diagnosis(
+        found = _diagnosis(
             application, CAUSES[key], len(members), oldest.since or 0, speed, oldest.frames, tuple(members)
         )
+        # These take nothing of the server's room any more.
+        yield replace(found, ended=True, pace=None) if is_ended else found
     for heap in application.heaps:
         speed = pace(heap.ages, heap.unseen)
         yield _diagnosis(application, CAUSES["engine_per_call"], heap.made.unused, heap.since, speed, heap.made.frames)

@@ -9,23 +9,22 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgleak.holders.join import claims_of
+from pgleak.holders.join import BAD_HOLDERS, claims_of
 from pgleak.pool.reading import STALE_AFTER
-from pgleak.pool.suspects import piled_up
+from pgleak.who.heaps import heaps, owned_pools
 from pgleak.who.room import ServerState, room
+from pgleak.who.strays import address_of, strays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pgleak.holders.join import Claim, Doubt, Held, Holder, Join
     from pgleak.pool.reading import Reading as Folder
-    from pgleak.pool.snapshot import Checkout, EngineSite, Frame, PoolSnapshot, ProcessIdentity
+    from pgleak.pool.snapshot import Checkout, Frame, ProcessIdentity
     from pgleak.pool.suspects import Cause
     from pgleak.postgres.backends import ServerBackend
     from pgleak.postgres.reader import Reading
-
-#: Holders that somebody has to do something about.
-BAD_HOLDERS: frozenset[Holder] = frozenset({"overdue", "owner_dead", "orphaned", "unclaimed"})
+    from pgleak.who.heaps import Heap, Owned
 
 
 class Connection(NamedTuple):  # thousands are made at once, five times faster than of a frozen dataclass
@@ -87,20 +86,6 @@ class Connection(NamedTuple):  # thousands are made at once, five times faster t
 
 
 @dataclass(frozen=True, slots=True)
-class Heap:
-    """Engines that one place makes over and over, and since when their connections stand open."""
-
-    pool: str
-    made: EngineSite
-    ages: tuple[float, ...]  # of the connections, the oldest first
-    unseen: float  # how old they were when they could first be told to be leaked
-
-    @property
-    def since(self) -> float:
-        return max(self.ages, default=0.0)
-
-
-@dataclass(frozen=True, slots=True)
 class Application:
     """The connections of one application on one server, the worst first."""
 
@@ -114,6 +99,9 @@ class Application:
     timeouts: int = 0  # requests that waited in vain, since the processes began
     connections_max: float = 0.0  # all its pools together
     returned: Mapping[str, int] = field(default_factory=dict)  # by the garbage collector, for the site that took them
+    ended: tuple[
+        Connection, ...
+    ] = ()  # its pools hold them for too long, and the server has ended them; in no other number
 
     @property
     def suspects(self) -> tuple[Connection, ...]:
@@ -155,34 +143,46 @@ def report(
 ) -> Report:
     """Put one look together; what no server that could be read shows is taken from the processes alone."""
     dark = {addresses.get(reading.name, ""): reading.name for reading in readings if reading.server is None}
-    is_dark = len(dark) == len(readings)  # no server at all is as good as none that can be read
+    is_dark = all(
+        reading.server is None for reading in readings
+    )  # no server at all is as good as none that can be read
     connections = [_of_backend(held, at) for held in join.held]
     shown = {(held.claim.process, held.claim.backend) for held in join.held if held.claim is not None}
     for claim in claims_of(folder.processes if folder and (dark or is_dark) else ()):
-        address = claim.backend.server.rpartition("/")[0]
+        address = address_of(claim)
         if is_dark or (address in dark and (claim.process, claim.backend) not in shown):
             connections.append(_of_claim(claim, dark.get(address, address), at))
+    lost: dict[tuple[str, str], list[Connection]] = {}  # by server and the name that the processes give
+    closed: Counter[tuple[str, str]] = Counter()
+    for claim, address, server in strays(readings, addresses, folder, join) if folder else ():
+        if server:
+            lost.setdefault((server, claim.pool.application_name), []).append(_of_claim(claim, server, at))
+            closed[claim.pool.application_name, address] += 1
+        else:
+            connections.append(_of_claim(claim, address, at))
     groups: dict[tuple[str, str, str], list[Connection]] = {}
     for each in connections:
         groups.setdefault((each.server, each.usename, each.application_name), []).append(each)
-    pools = _pools(folder)
-    heaps = _heaps(folder, at)
     raw_names = {
         (held.backend.server, held.backend.usename, held.backend.label): held.backend.application_name
         for held in join.held
     }
-    claimed = {(each.server, each.usename, each.application_name) for each in connections if each.process is not None}
+    names = {key: raw_names.get(key, key[2]) for key in groups}
+    for server, name in lost:
+        if not any((key[0], known) == (server, name) for key, known in names.items()):
+            groups[server, "", name], names[server, "", name] = [], name
+    owned = owned_pools(groups, names, folder)
     applications = [
-        _application(key, group, pools.get(name, []), heaps.get(name, ()) if key in claimed else ())
+        _application(key, group, owned[key], heaps(owned[key], group, at), lost.pop((key[0], names[key]), []))
         for key, group in groups.items()
-        for name in [raw_names.get(key, key[2])]
     ]
     unmatched: dict[tuple[str, str, str], int] = {}
-    for lost in join.unplaced if not is_dark else ():
-        if lost.address in dark:
-            continue
-        place = lost.application_name, lost.address, lost.reason
-        unmatched[place] = unmatched.get(place, 0) + lost.connections
+    for each_lost in join.unplaced if not is_dark else ():
+        place = each_lost.application_name, each_lost.address, each_lost.reason
+        told = min(closed[place[:2]], each_lost.connections)
+        closed[place[:2]] -= told
+        if each_lost.address not in dark and each_lost.connections > told:
+            unmatched[place] = unmatched.get(place, 0) + each_lost.connections - told
     return Report(
         at,
         tuple(room(reading, addresses.get(reading.name, "")) for reading in readings),
@@ -193,16 +193,18 @@ def report(
 
 
 def _badness(application: Application) -> tuple[int, int, str, str]:
-    bad = len(application.suspects) + application.piled
+    bad = len(application.suspects) + application.piled + len(application.ended)
     return (-bad, -len(application.connections), application.server, application.name)
 
 
 def _application(
     key: tuple[str, str, str],
     connections: Iterable[Connection],
-    pools: Sequence[tuple[ProcessIdentity, PoolSnapshot]],
+    owned: Sequence[Owned],
     heaps: tuple[Heap, ...],
+    ended: Sequence[Connection],
 ) -> Application:
+    pools = [(each.snapshot.process, pool) for each, pool in owned]
     returned: Counter[str] = Counter()
     for _, pool in pools:
         returned.update(pool.counters.returned_by_gc)
@@ -216,6 +218,7 @@ def _application(
         timeouts=sum(pool.counters.timeouts for _, pool in pools),
         connections_max=sum(pool.connections_max for _, pool in pools),
         returned=returned,
+        ended=tuple(sorted(ended, key=lambda each: -(each.since or 0))),
     )
 
 
@@ -259,28 +262,6 @@ def _with_claim(known: Connection, claim: Claim) -> Connection:
         limit=claim.limit,
         silence=claim.silence,
     )
-
-
-def _pools(folder: Folder | None) -> dict[str, list[tuple[ProcessIdentity, PoolSnapshot]]]:
-    found: dict[str, list[tuple[ProcessIdentity, PoolSnapshot]]] = {}
-    for each in folder.processes if folder else ():
-        for pool in each.snapshot.pools:
-            found.setdefault(pool.application_name, []).append((each.snapshot.process, pool))
-    return found
-
-
-def _heaps(folder: Folder | None, at: float) -> dict[str, tuple[Heap, ...]]:
-    found: dict[str, list[Heap]] = {}
-    for each in folder.processes if folder else ():
-        pools = {pool.name: pool for pool in each.snapshot.pools}
-        for pile in piled_up(each.snapshot):
-            pool = pools[pile.pool]
-            # Engines that are still new are the youngest of all.
-            opened = sorted(backend.opened for backend in pool.idle)[: pile.made.unused]
-            ages = tuple(max(at - moment, 0.0) for moment in opened)
-            limit = each.snapshot.limits.unproven_site
-            found.setdefault(pool.application_name, []).append(Heap(pile.pool, pile.made, ages, limit))
-    return {name: tuple(heaps) for name, heaps in found.items()}
 
 
 def _watch(folder: Folder) -> Watch:
