@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from pgleak.holders.join import Held
 
 APPLICATION = Path(__file__).parent / "application.py"
+
+
+def tool(name: str, package: str) -> str:
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    assert path, f"{name} is missing: apt install {package}"
+    return path
 
 
 def url(server: EmbeddedPostgres, name: str, address: str = "") -> str:
