@@ -157,6 +157,16 @@ def test_thresholds_stand_only_where_colour_shows_them(panel: dict[str, Any]) ->
         assert {step["color"] for step in one} <= {"text", colours.GOOD, colours.ATTENTION, colours.BAD}
 
 
+@each_panel
+def test_a_coloured_tile_has_a_colour_for_no_data(panel: dict[str, Any]) -> None:
+    """Without one Grafana takes that of the lowest value, which says that all is well, or nothing is."""
+    if panel["options"].get("colorMode") == "background_solid":
+        (mapping,) = panel["fieldConfig"]["defaults"]["mappings"]
+        assert mapping["options"]["match"] == "null"
+        assert mapping["options"]["result"]["text"] == panel["fieldConfig"]["defaults"]["noValue"]
+        assert mapping["options"]["result"]["color"] in {colours.GOOD, colours.UNKNOWN}
+
+
 def _thresholds(panel: dict[str, Any]) -> list[list[dict[str, Any]]]:
     return [
         one["value"]["steps"]
@@ -248,7 +258,8 @@ def test_a_heat_map_shows_what_is_now(panel: dict[str, Any]) -> None:
     if panel["type"] == "heatmap":
         (target,) = panel["targets"]
         assert target["format"] == "heatmap"
-        assert re.fullmatch(r"sum by \(le\) \(\w+_bucket{[^}]*}\)", target["expr"])
+        assert re.match(r"sum by \(le\) \(", target["expr"])
+        assert not re.search(r"rate|increase", target["expr"])
 
 
 def test_the_first_screen_says_which_server_when_and_because_of_whom() -> None:

@@ -51,15 +51,15 @@ def database(new_postgres: NewPostgres, tmp_path: Path) -> EmbeddedPostgres:
     given = dict(option.split("=") for option in options[1::2])
     server = new_postgres(18, password_users=("shop", "pgleak", "pgleak_canary"), **given)
     (tmp_path / "password").write_text(f"{PASSWORD}\n")
-    programs = Path(find_binaries(18))
-    environment = {
-        "PATH": f"{programs}:/usr/bin:/bin",
-        "PGHOST": str(server.socket_dir),
-        "PGPORT": str(server.port),
-        "POSTGRES_PASSWORD_FILE": str(tmp_path / "password"),
-    }
-    subprocess.run([ROOT / "deploy" / "compose" / "roles.sh"], env=environment, check=True, timeout=30)
+    first_start(server, {"POSTGRES_PASSWORD": PASSWORD})
     return server
+
+
+def first_start(server: EmbeddedPostgres, environment: dict[str, str]) -> None:
+    """As the image's entrypoint does: it takes POSTGRES_PASSWORD_FILE out of the environment, the password into it."""
+    where = {"PGHOST": str(server.socket_dir), "PGPORT": str(server.port), "PATH": f"{find_binaries(18)}:/usr/bin:/bin"}
+    script = ROOT / "deploy" / "compose" / "roles.sh"
+    subprocess.run([script], env=where | environment, check=True, timeout=30)
 
 
 @pytest.fixture
@@ -80,10 +80,28 @@ def config(database: EmbeddedPostgres, tmp_path: Path) -> Path:
 
 
 def test_the_roles_are_those_that_pgleak_needs(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (config.parent / "reports").mkdir(mode=0o700)  # a volume, there; nobody has reported yet
     assert cli.main(["check", "--config", str(config)]) == 0
-    said = capsys.readouterr().out
+    said, _, pools = capsys.readouterr().out.partition("pools (")
+    assert "no process reports" in pools
     assert not re.search(r"warn|fail", said, re.IGNORECASE), said
     assert PASSWORD not in said
+
+
+def test_each_role_has_a_password(database: EmbeddedPostgres) -> None:
+    """Whatever pg_hba.conf asks for: PostgreSQL takes an empty one for none, says so and goes on."""
+    with contextlib.closing(servers.open_connection(database)) as session:
+        found = servers.query(session, "SELECT rolname FROM pg_authid WHERE rolpassword IS NOT NULL")
+    assert {name for (name,) in found} >= {"shop", "pgleak", "pgleak_canary"}
+
+
+@pytest.mark.parametrize("environment", [{}, {"POSTGRES_PASSWORD": ""}], ids=["none", "empty"])
+def test_without_a_password_there_are_no_roles(environment: dict[str, str], new_postgres: NewPostgres) -> None:
+    server = new_postgres(18)
+    with pytest.raises(subprocess.CalledProcessError):
+        first_start(server, environment)
+    with contextlib.closing(servers.open_connection(server)) as session:
+        assert servers.query(session, "SELECT rolname FROM pg_roles WHERE rolname = 'shop'") == []
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LIMIT = "#C4162A"  # where connections are refused; always a dashed line
+LIMIT = "#C4162A"  # where connections are refused: a dashed line
 USED = "#5794F2"
 IDLE = "#8AB8FF"
 ACTIVE = "#73BF69"

@@ -55,9 +55,8 @@ def page(board: Board, prometheus: Prometheus, siblings: Sequence[str], *, top: 
         if one["type"] == "query"
     )
     hours = (board.span.end - board.span.start) / 3600
-    head = (
-        f"<header>{links}{escape(json['title'])} &nbsp; <small>last {hours:.0f} hours</small><p>{chosen}</p></header>"
-    )
+    shown = f"{hours:g} hours" if hours >= 1 else f"{hours * 60:.0f} minutes"
+    head = f"<header>{links}{escape(json['title'])} &nbsp; <small>last {shown}</small><p>{chosen}</p></header>"
     marks = list(_marks(board, prometheus))
     body = "".join(_placed(board, panel, prometheus, marks) for panel in _laid_out(board, prometheus))
     bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in json["panels"])

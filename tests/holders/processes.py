@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import servers
 import watching
-from pgleak.holders.join import Join, claims_of, join
+from pgleak.holders.join import IMPRECISION, Join, claims_of, join
 from pgleak.pool import reading
 from pgleak.postgres.backends import ServerBackend, backends
 from pgleak.postgres.reader import Reader
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pgleak.demo.embedded import EmbeddedPostgres
     from pgleak.holders.join import Held
 
+READ = {"db0": 0.0}  # one reading of the first server
 APPLICATION = Path(__file__).parent / "application.py"
 
 
@@ -100,3 +101,10 @@ def settled(fleet: Fleet, *servers: EmbeddedPostgres, expected: dict[str, list[s
             return found
         assert time.monotonic() < deadline, f"{holders}, {found.unplaced}"
         time.sleep(0.1)
+
+
+def outlived(fleet: Fleet, found: Join) -> reading.Reading:
+    """What every process says that reported after the youngest connection was opened."""
+    youngest = max(held.backend.started or 0.0 for held in found.held) + IMPRECISION
+    servers.wait_until(lambda: all(each.snapshot.taken > youngest for each in fleet.report().processes))
+    return fleet.report()

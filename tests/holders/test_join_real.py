@@ -6,18 +6,16 @@ import contextlib
 import functools
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import servers
-from holders.processes import APPLICATION, Fleet, joined, of, seen, settled, tool, url
+from holders.processes import APPLICATION, READ, Fleet, joined, of, outlived, seen, settled, tool, url
 from pgleak.holders.coverage import Coverage
 from pgleak.holders.join import IMPRECISION, join
 
@@ -199,65 +197,4 @@ def test_a_pooler_in_between_is_said_and_nothing_is_guessed(
     found = settled(fleet, postgres16, expected={NAME: ["unknown", "unknown"]})
     assert [(each.reason, each.connections, each.application_name) for each in found.unplaced] == [("pooler", 2, NAME)]
     coverage = Coverage([re.compile(NAME)], patience=0)
-    assert {held.holder for held in of(coverage.judge(found, fleet.report()), NAME)} == {"unknown"}
-
-
-def test_a_process_that_does_not_report_makes_its_connections_unknown(
-    postgres16: EmbeddedPostgres, fleet: Fleet, connect: Connect
-) -> None:
-    """From one moment nobody can say whether a process is missing or a connection is."""
-    fleet.start(url(postgres16, NAME), "in_use", "pooled")
-    fleet.start(url(postgres16, NAME), "in_use", reports=False)
-    found = settled(fleet, postgres16, expected={NAME: ["in_use", "pooled", "unknown"]})
-    assert Coverage(learning=0, patience=0).judge(found, fleet.report()) == found
-
-
-def test_where_all_processes_reported_for_a_while_a_stranger_is_unclaimed(
-    postgres16: EmbeddedPostgres, fleet: Fleet, connect: Connect
-) -> None:
-    time = iter([0.0, 300.0, 601.0, 602.0, 611.9, 613.0, 630.0])
-    coverage = Coverage(clock=lambda: next(time))
-
-    def look(*expected: str) -> None:
-        found = settled(fleet, postgres16, expected={NAME: [each.replace("unclaimed", "unknown") for each in expected]})
-        judged = coverage.judge(found, fleet.report())
-        assert sorted(held.holder for held in of(judged, NAME)) == sorted(expected)
-
-    running = fleet.start(url(postgres16, NAME), "in_use")
-    for _ in range(3):
-        look("in_use")
-    connect(postgres16, application_name=NAME)
-    look("in_use", "unknown")  # too young: it may be reported in a moment
-    look("in_use", "unknown")
-    look("in_use", "unclaimed")
-    running.communicate(timeout=20)
-    look("unknown")  # nobody reports any more, so nobody is missing
-
-
-def test_what_could_not_be_read_keeps_strangers_from_being_called_unclaimed(
-    postgres16: EmbeddedPostgres, fleet: Fleet, connect: Connect
-) -> None:
-    fleet.start(url(postgres16, NAME), "in_use")
-    connect(postgres16, application_name=NAME)
-    found = settled(fleet, postgres16, expected={NAME: ["in_use", "unknown"]})
-    coverage = Coverage([re.compile(NAME)], patience=0)
-    judged = coverage.judge(found, fleet.report())
-    assert sorted(held.holder for held in of(judged, NAME)) == ["in_use", "unclaimed"]
-    (file,) = fleet.folder.glob("*.state")
-    shutil.copy(file, fleet.folder / f"77-{'0' * 32}.state")
-    assert fleet.report().skipped
-    assert coverage.judge(found, fleet.report()) == found
-
-
-def test_a_process_that_hangs_may_have_opened_what_it_has_not_reported(
-    postgres16: EmbeddedPostgres, fleet: Fleet, connect: Connect
-) -> None:
-    fleet.start(url(postgres16, NAME), "in_use")
-    report = fleet.report()
-    connect(postgres16, application_name=NAME)
-    backends = seen(postgres16)
-    coverage = Coverage([re.compile(NAME)], patience=0)
-    for silence, expected in ((1.0, ["in_use", "unclaimed"]), (60.0, ["in_use", "unknown"])):
-        processes = tuple(replace(each, silence=silence) for each in report.processes)
-        judged = coverage.judge(join(backends, processes), replace(report, processes=processes))
-        assert sorted(held.holder for held in of(judged, NAME)) == expected
+    assert {held.holder for held in of(coverage.judge(found, outlived(fleet, found), READ), NAME)} == {"unknown"}

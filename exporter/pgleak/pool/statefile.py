@@ -134,7 +134,8 @@ class Reporter:
                 self._writing.release()
 
     def abandon(self) -> None:
-        """In a forked child: forget the parent's file without touching its lock."""
+        """In a forked child: forget the parent's file without touching its lock, nor any of threads that are not here."""
+        self._ended = threading.Event()
         self._ended.set()
         self._close()
 
