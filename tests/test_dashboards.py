@@ -92,8 +92,10 @@ def test_variables_are_used_and_carried_along(board: dict[str, Any]) -> None:
     text = json.dumps([board["panels"], board["annotations"]])
     names = [one["name"] for one in board["templating"]["list"]]
     assert names[:2] == ["datasource", "job"]
-    for name in names:
-        assert re.search(rf"\$\{{?{name}\b", text), f"${name} is not used"
+    for one in board["templating"]["list"]:
+        used = re.search(rf"\$\{{?{one['name']}\b", text) is not None
+        assert used != (one["hide"] == 2), f"${one['name']} is for nothing, or is hidden"
+    assert set(names) == {"datasource", "job", "server", "application", "pool", "site"}, "else it is lost on the way"
     asked = set(re.findall(r"\$\{?(\w+)", " ".join(str(expr) for expr in _values(board["panels"], "expr"))))
     assert asked <= {*names, "__range", "__interval", "__rate_interval"}
     (siblings,) = board["links"]
@@ -115,6 +117,8 @@ def test_links_lead_to_boards_and_variables_that_exist() -> None:
             found += 1
             uid, _, query = link["url"].removeprefix("/d/").partition("?")
             assert set(re.findall(r"var-(\w+)=", query)) <= variables[uid]
+            crossing = (uid == frame.POOL) != (panel in BOARDS[frame.POOL]["panels"])
+            assert ("${job:queryparam}" in query) != crossing, "servers and pools may be scraped by different jobs"
             assert set(re.findall(r"__data\.fields\.(\w+)", query)) <= columns, panel["title"]
             for label in re.findall(r"__field\.labels\.(\w+)", query):
                 assert re.search(rf"by \([^)]*\b{label}\b", grouped), panel["title"]

@@ -178,7 +178,9 @@ def _inside() -> Shelf:
         ),
         Query(f"{_by('site', select(holders.OVERDUE, _NAME))} > 0", "{{site}}"),
         stacked=True,
-        links=[link("This place in the code", frame.POOL, site="${__field.labels.site:percentencode}")],
+        links=[
+            link("This place in the code", frame.POOL, same_jobs=False, site="${__field.labels.site:percentencode}")
+        ],
     )
     return Shelf(8, [(who, 12), (code, 12)], row="Inside the application")
 

@@ -55,7 +55,7 @@ _APPLICATION_LINK = link(
     server="${__data.fields.Server:percentencode}",
     application="${__data.fields.Application:percentencode}",
 )
-_CODE_LINK = link("This place in the code", frame.POOL, site="${__data.fields.Code:percentencode}")
+_CODE_LINK = link("This place in the code", frame.POOL, same_jobs=False, site="${__data.fields.Code:percentencode}")
 _SERIES_LINK = link(
     "This application",
     frame.APPLICATION,

@@ -126,6 +126,7 @@ def _places() -> Shelf:
     outside = link(
         "The application as the server sees it",
         frame.APPLICATION,
+        same_jobs=False,
         application="${__data.fields.Application:percentencode}",
     )
     code = table(

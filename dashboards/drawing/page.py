@@ -52,7 +52,7 @@ def page(board: Board, prometheus: Prometheus, siblings: Sequence[str], *, top: 
     chosen = "".join(
         f"<span>{escape(one['label'])}</span><u>{escape(', '.join(board.chosen.get(one['name'], ())) or 'All')}</u>"
         for one in json["templating"]["list"]
-        if one["type"] == "query"
+        if one["type"] == "query" and not one["hide"]
     )
     hours = (board.span.end - board.span.start) / 3600
     shown = f"{hours:g} hours" if hours >= 1 else f"{hours * 60:.0f} minutes"
