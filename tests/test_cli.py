@@ -126,6 +126,13 @@ def test_what_cannot_work_is_logged_at_once_and_not_at_the_first_scrape(serve: A
     assert f"start the application with PGLEAK_DIR={missing}" in said
 
 
+def test_a_folder_that_applications_refuse_is_logged_once_at_the_start(serve: Any, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    running = serve("--pool-dir", str(tmp_path))
+    wait_until(lambda: "pools in" in running.log.read_text(), what="the line about the folder")
+    assert f"WARNING pgleak: pools in {tmp_path}: mode 0755 lets other users in; chmod 0700" in running.log.read_text()
+
+
 def test_the_command_line_says_where_to_listen_then_the_environment_then_the_file(serve: Any, tmp_path: Path) -> None:
     config = tmp_path / "pgleak.yml"
     config.write_text("listen: 192.0.2.1:10432\ntargets: [{name: db, dsn: host=127.0.0.1 port=1}]\n")

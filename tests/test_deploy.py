@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from benchmarks import series
+from benchmarks.rules.history import DAY, seconds
 
 import prometheus_rule
 import servers
 from pgleak import cli, settings
 from pgleak.demo.binaries import find_binaries
 from pgleak.demo.embedded import LOOPBACK, free_port
-from rules_support import ROOT, RULES, promtool
+from rules_support import ROOT, RULES, promtool, rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 PASSWORD = "p'ss \"word"
 COMPOSE = ROOT / "deploy" / "compose.yml"
+DEPLOY = ROOT / "docs" / "deploy.md"
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text())["services"]
 KUBERNETES = [
     document
@@ -163,6 +166,34 @@ def test_prometheus_takes_its_configuration_and_finds_the_rules(tmp_path: Path) 
         assert mode == "ro"
         (tmp_path / Path(target).name).write_text((COMPOSE.parent / source).read_text())
     assert "SUCCESS: 1 rule files found" in promtool("check", "config", tmp_path / "prometheus.yml")
+
+
+def test_the_series_are_as_many_as_counting_them_gives(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["series"])
+    series.main()
+    counted = capsys.readouterr().out
+    page = DEPLOY.read_text()
+    assert counted in page, f"docs/deploy.md, How many series: {counted}"
+    rate = re.findall(r"^([\d,]+) samples a second", counted, re.MULTILINE)[0]
+    samples = int(rate.replace(",", "")) * DAY
+    assert f"{rate} x {DAY:,} = {samples / 1e6:.0f} million samples a day" in page
+    # At one to two bytes each.
+    assert (
+        f"{samples / 1e9:.1f} to {2 * samples / 1e9:.1f} GB, {30 * samples / 1e9:.0f} to {60 * samples / 1e9:.0f} GB"
+        in (" ".join(page.split()))
+    )
+
+
+def test_the_rules_look_back_as_far_as_the_page_says() -> None:
+    looks = [
+        seconds(span or "0s") + seconds(offset or "0s")
+        for rule in rules(RULES)
+        for span, offset in re.findall(r"(?:\[(\w+)[^\]]*\])?(?:\s+offset\s+(\w+))?", rule.expr)
+    ]
+    assert max(looks) % DAY == 0
+    assert f"The rules look back at most {max(looks) // DAY} days" in DEPLOY.read_text()
 
 
 def test_what_compose_mounts_is_there() -> None:

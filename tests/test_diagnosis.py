@@ -126,6 +126,8 @@ def test_where_the_owner_stands_tells_why_it_holds() -> None:
     assert told(Frame("jobs", "load", "jobs.py", 12)) == "held_while_working"
     assert told(Frame("bank", "ask", "bank.py", 1), Frame("jobs", "turn", "jobs.py", 22)) == "held_while_working"
     assert told(Frame("jobs", "turn", "jobs.py", 22), kind="connection") == "function_left_it_open"
+    again = (Frame("jobs", "load", "jobs.py", 12), Frame("jobs", "turn", "jobs.py", 25))
+    assert told(*again, kind="connection") == "function_left_it_open"
     assert told() == "session_left_open"
     assert told(kind="connection") == "function_left_it_open"
 

@@ -56,8 +56,8 @@ def test_a_mistake_has_its_place_and_is_not_quoted(text: str, said: str) -> None
 def test_keys_that_stand_twice_are_noted_wherever_they_are() -> None:
     text = "a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\na: {e: 1, e: 2}\n"
     assert parse(text, "f.yml").duplicates == (
-        Duplicate("c", 5, 3, first_line=3),
-        Duplicate("e", 6, 11, first_line=6),
+        Duplicate("c", 5, 3, first_line=3, above=("b",)),
+        Duplicate("e", 6, 11, first_line=6, above=("a",)),
         Duplicate("a", 6, 1, first_line=1),
     )
 
@@ -94,7 +94,7 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "f.yml"
     file.write_bytes(b"a: 1\n".ljust(yamlfile.LARGEST, b"#"))
     assert read(file).data == {"a": 1}
-    file.write_bytes(b"a: 1\n".ljust(yamlfile.LARGEST + 1, b"#"))
+    file.write_bytes(b"a: 1\n".ljust(yamlfile.LARGEST, b"#") + "ä".encode())  # cut in the middle of a character
     with pytest.raises(YamlError) as caught:
         read(file)
     assert str(caught.value) == f"{file}: is too large: 1,048,576 bytes are allowed"

@@ -35,15 +35,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser(given).parse_args(given)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        code = run(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where somebody can say what is wrong
     except UsageError as error:
         print(f"pgleak: {commandline.safe(str(error), given)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `pgleak grants | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
+    except OSError as error:  # `pgleak who --json > file` on a full disk
+        _drop_output()
+        print(f"pgleak: {commandline.safe(str(error), given)}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _drop_output() -> None:
+    """Let Python not try again, at its end, what could not be written."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser(given: Sequence[str]) -> commandline.Parser:

@@ -36,6 +36,7 @@ class Duplicate:
     line: int
     column: int
     first_line: int
+    above: tuple[str | int, ...] = ()  # the keys and places in lists that lead to the mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,10 @@ def read(path: Path) -> Document:
     # Errors are raised outside of the handlers: the originals hold pieces of the file.
     try:
         content = _content(path)
-        text = content.decode("utf-8-sig")
         if len(content) > LARGEST:
             problem = f"{path}: is too large: {LARGEST:,} bytes are allowed"
+        else:
+            text = content.decode("utf-8-sig")
     except OSError as error:
         problem = f"{path}: cannot be read: {error.strerror or type(error).__name__}"
     except UnicodeDecodeError as error:
@@ -107,7 +109,16 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, text: str) -> None:
         self.duplicates: list[Duplicate] = []
+        self._above: list[str | int] = []
         super().__init__(text)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        # A place in a list, the node of a key, or nothing for a key itself and for the top.
+        step = index.value if isinstance(index, yaml.ScalarNode) else index
+        self._above.append(step if isinstance(step, (str, int)) else "")
+        node = super().compose_node(parent, index)
+        self._above.pop()
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # Here and not where the mapping is constructed: by then `<<` may have been merged into it.
@@ -119,8 +130,8 @@ class _Loader(yaml.SafeLoader):
                 continue
             line = key.start_mark.line + 1
             if (key.tag, key.value) in first:
-                earlier = first[key.tag, key.value]
-                self.duplicates.append(Duplicate(str(key.value), line, key.start_mark.column + 1, earlier))
+                place = (line, key.start_mark.column + 1, first[key.tag, key.value])
+                self.duplicates.append(Duplicate(str(key.value), *place, tuple(self._above[1:])))
             first.setdefault((key.tag, key.value), line)
         return node
 

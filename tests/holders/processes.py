@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 
 READ = {"db0": 0.0}  # one reading of the first server
 APPLICATION = Path(__file__).parent / "application.py"
+
+
+def tool(name: str, package: str) -> str:
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    assert path, f"{name} is missing: apt install {package}"
+    return path
 
 
 def url(server: EmbeddedPostgres, name: str, address: str = "") -> str:

@@ -6,8 +6,6 @@ import contextlib
 import functools
 import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,8 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import servers
-from holders.processes import APPLICATION, READ, Fleet, joined, of, outlived, seen, settled, url
-from pgleak.demo.embedded import free_port
+from holders.processes import APPLICATION, READ, Fleet, joined, of, outlived, seen, settled, tool, url
 from pgleak.holders.coverage import Coverage
 from pgleak.holders.join import IMPRECISION, join
 
@@ -43,12 +40,6 @@ if not os.fork():  # only children are in the other namespace of processes
     os._exit(0)
 sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
-
-
-def tool(name: str, package: str) -> str:
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
-    assert path, f"{name} is missing: apt install {package}"
-    return path
 
 
 def unshared(*kinds: str) -> list[str]:
@@ -199,38 +190,9 @@ def test_a_process_id_that_came_round_again_is_not_its_predecessor(
     ]  # fmt: skip
 
 
-@pytest.fixture
-def pgbouncer(postgres16: EmbeddedPostgres, tmp_path: Path) -> Iterator[int]:
-    """A pooler in front of the server; its port."""
-    port = free_port()
-    folder = tmp_path / "bouncer"
-    folder.mkdir(mode=0o755)
-    settings = folder / "pgbouncer.ini"
-    settings.write_text(
-        f"[databases]\n* = host=127.0.0.1 port={postgres16.port} user=postgres\n[pgbouncer]\n"
-        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nunix_socket_dir =\npool_mode = session\n"
-    )
-    command = [tool("pgbouncer", "pgbouncer"), str(settings)]
-    if os.geteuid() == 0:
-        for each in (folder, *folder.parents):
-            if each.owner() == "root" and Path("/tmp") in each.parents:
-                each.chmod(0o755)
-        command = [tool("setpriv", "util-linux"), "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    yield port
-    process.terminate()
-    process.wait(10)
-
-
 def test_a_pooler_in_between_is_said_and_nothing_is_guessed(
     postgres16: EmbeddedPostgres, fleet: Fleet, pgbouncer: int
 ) -> None:
-    def listens() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", pgbouncer), 1):
-            return True
-        return False
-
-    servers.wait_until(listens)
     fleet.start(url(postgres16, NAME, f"127.0.0.1:{pgbouncer}"), "in_use", "in_use")
     found = settled(fleet, postgres16, expected={NAME: ["unknown", "unknown"]})
     assert [(each.reason, each.connections, each.application_name) for each in found.unplaced] == [("pooler", 2, NAME)]

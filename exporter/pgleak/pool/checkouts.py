@@ -124,7 +124,7 @@ def _connecting(original: Any) -> Any:
             given = proxy._connection_record.fairy_ref  # noqa: SLF001 - the weak reference that is there anyway
             connection.out = (next(numbers), now, owner, stack, session, site, given, current_marks())
             site.checkouts += 1
-            connection.uses += 1
+            connection.used_at = now
             ledger.waited += now - started
         except Exception:  # noqa: BLE001 - raised here it would cost the application the connection
             LEDGER.errors += 1

@@ -97,7 +97,7 @@ class EngineSite:
 
     frames: tuple[Frame, ...]  # the innermost first
     engines: int
-    unused: int  # of these: hold connections open that were used once at most, since longer than `unproven_site`
+    unused: int  # of these: hold connections open that only the call that made the engine used, longer than `unproven_site` ago
 
     @property
     def site(self) -> str:

@@ -201,8 +201,11 @@ def _why_overdue(checkout: Checkout) -> str:
 
 def _innermost_common(checkout: Checkout) -> tuple[int, Frame, Frame] | None:
     """The innermost function of the checkout's stack that still runs: its depth, its line then, its line now."""
-    now = {(frame.file, frame.function): frame for frame in reversed(checkout.standing)}
     for depth, frame in enumerate(checkout.frames):
-        if (frame.file, frame.function) in now:
-            return depth, frame, now[frame.file, frame.function]
+        for above, now in enumerate(checkout.standing):
+            if (frame.file, frame.function) == (now.file, now.function):
+                # Its callers wait at the lines where they called it; at others, it was called once more.
+                callers = zip(checkout.frames[depth + 1 :], checkout.standing[above + 1 :], strict=False)
+                if all(then == still for then, still in callers):
+                    return depth, frame, now
     return None
