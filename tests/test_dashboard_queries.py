@@ -233,3 +233,10 @@ def test_the_preview_draws_every_panel_with_its_title_and_the_culprit(story: tup
         assert [title for title in titles if f">{title}<" not in html] == []
         assert "<path" in html
         assert ("shop.jobs:ship_next_order" if name == POOL else "shop") in html
+
+
+def test_the_preview_says_how_much_it_shows(story: tuple[Prometheus, Span]) -> None:
+    prometheus, span = story
+    for seconds, said in ((540, "last 9 minutes"), (86400, "last 24 hours")):
+        html, _ = page(Board(BOARDS[POOL], {}, Span(span.end - seconds, span.end, 240.0)), prometheus, [], top=True)
+        assert said in html
