@@ -1,7 +1,8 @@
 """What the page costs with many applications: python -m benchmarks.page [APPLICATIONS] [--write FILE]
 
-By default 200 applications with 25 connections each, five of them leaking, and a day of history. From one reading and
-the processes' reports to HTML, step by step; CPU time, medians. --write keeps the page, to look at it in a browser.
+By default 200 applications with 25 connections each, all of which report, five of them leaking, and a day of history. From
+one reading and the processes' reports to HTML, step by step; CPU time, medians. --write keeps the page, to look at it in a
+browser.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.made import LOGIN, checkout, medians, pack, process, stack
 
+from pgleak.holders.coverage import Coverage
 from pgleak.holders.join import join
 from pgleak.pool.reading import Reading as Folder
 from pgleak.pool.reading import Reported
@@ -63,14 +65,15 @@ def reading(now: float, applications: int) -> Reading:
 
 
 def reported(now: float, number: int) -> Reported:
-    """One leaking application's report: it holds what it has not used for hours."""
+    """One application's report: it holds as many as any other, and one that leaks has not used them for hours."""
     name, pids = service(number)
     frames = stack("jobs", "worker", line=42)
+    known = [Backend(pid, now - session(pid) + LOGIN, "db1:5432/shop") for pid in pids]
     held = [
-        checkout(i, Backend(pid, now - session(pid) + LOGIN, "db1:5432/shop"), now, 900.0 * (1 + i), frames)
-        for i, pid in enumerate(pids[:HELD])
+        checkout(i, backend, now, 900.0 * (1 + i) if number < LEAKING else 0.1 * i, frames)
+        for i, backend in enumerate(known[:HELD])
     ]
-    return Reported(process(number + 1, now, held, name=name), 1)
+    return Reported(process(number + 1, now, held, known[HELD:], name=name), 1)
 
 
 def history(now: float, one: Reading) -> History:
@@ -92,12 +95,13 @@ def main() -> None:
     options = parser.parse_args()
     now = time.time()
     one = reading(now, options.applications)
-    folder = Folder(tuple(reported(now, number) for number in range(LEAKING)))
+    folder = Folder(tuple(reported(now, number) for number in range(options.applications)))
     kept = history(now, one)
+    coverage = Coverage()
     statuses = [TargetStatus("orders", "db1:5432/shop", up=True, age=3.0)]
 
     def who() -> Overview:
-        found = join(backends(one, Thresholds()), folder.processes)
+        found = coverage.judge(join(backends(one, Thresholds()), folder.processes), folder, {one.name: 0.0})
         seen = report(now, [one], {"orders": "db1:5432"}, folder, found)
         return Overview(seen, diagnose(seen), kept.series())
 

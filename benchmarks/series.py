@@ -125,7 +125,10 @@ def joined(applications: int) -> int:
 
 
 def recorded() -> tuple[int, int, float]:
-    """Return how many series the rules record for each application and each server, and samples in an hour for the first."""
+    """Return how many series the rules record for each application and each server, and samples in an hour for the first.
+
+    Those of roles and databases are there only where these have limits of their own, and are not counted.
+    """
     of_application, of_server, samples = 0, 0, 0.0
     for group in yaml.safe_load((ROOT / "dashboards" / "rules.yml").read_text())["groups"]:
         for rule in group["rules"]:

@@ -22,6 +22,7 @@ _HEAD = """\
 # The alerts of rules.yml for Grafana-managed alerting, written by grafana_alerts.py; a test fails when they differ.
 # Put it into provisioning/alerting/ of Grafana 12 or newer. The recording rules stay where they are, in Prometheus.
 # Have either these or the alerts of rules.yml notify, not both.
+# They ask the data source whose uid is {datasource}; for another: python dashboards/grafana_alerts.py --datasource UID
 """
 
 
@@ -96,7 +97,9 @@ _Dumper.add_representer(str, _text)
 def render(datasource: str) -> str:
     """Return the file's text."""
     translated = provisioning(yaml.safe_load(SOURCE.read_text()), datasource)
-    return _HEAD + yaml.dump(translated, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return _HEAD.format(datasource=datasource) + yaml.dump(
+        translated, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True
+    )
 
 
 def main() -> int:

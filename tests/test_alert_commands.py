@@ -39,6 +39,10 @@ def test_the_statements_run(postgres: EmbeddedPostgres, connect: Connect, statem
     servers.query(connect(postgres), statement)
 
 
+def test_no_statement_has_a_name_in_it_that_a_client_chose() -> None:
+    assert [statement for statement in _found("SELECT ") if "shop" in statement] == []
+
+
 def test_the_queries_are_valid(tmp_path: Path) -> None:
     queries = _found(r"topk\(|sort_desc\(|increase\(")
     entries = [{"record": f"alert:query:q{number}", "expr": query} for number, query in enumerate(queries)]

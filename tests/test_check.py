@@ -12,7 +12,8 @@ import pytest
 import servers
 import watching
 from pgleak.dsn import Dsn
-from pgleak.postgres.check import REMEDIES, check, failed
+from pgleak.finding import failed
+from pgleak.postgres.check import REMEDIES, check
 from pgleak.postgres.grants import grants
 from pgleak.postgres.reasons import REASONS
 from pgleak.settings import Canary, Target, Timeouts
@@ -21,7 +22,7 @@ from servers import query, run_sql, wait_until
 if TYPE_CHECKING:
     from conftest import Connect, NewPostgres
     from pgleak.demo.embedded import EmbeddedPostgres
-    from pgleak.postgres.check import Finding
+    from pgleak.finding import Finding
 
 
 def findings(target: Target, **options: object) -> dict[str, Finding]:

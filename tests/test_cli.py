@@ -81,7 +81,9 @@ def test_serve_takes_a_dsn_and_ends_on_sigterm(postgres18: EmbeddedPostgres, ser
     assert "orders" in running.get("/")
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(10) == 0
-    assert "Traceback" not in running.log.read_text()
+    log = running.log.read_text()
+    assert "Traceback" not in log
+    assert log.splitlines()[-1].endswith("INFO pgleak: ended by SIGTERM")
 
 
 def test_serve_takes_pgleak_dsn(postgres18: EmbeddedPostgres, serve: Any) -> None:
@@ -119,7 +121,16 @@ def test_what_cannot_work_is_logged_at_once_and_not_at_the_first_scrape(serve: A
     missing = tmp_path / "nowhere"
     running = serve("--dsn", "host=127.0.0.1 port=1", "--server", "db", "--pool-dir", str(missing))
     wait_until(lambda: "server db cannot be read (unreachable)" in running.log.read_text(), what="the refusal")
-    assert f"{missing} is missing or cannot be read: start the application with PGLEAK_DIR=" in running.log.read_text()
+    said = running.log.read_text()
+    assert f"WARNING pgleak: pools in {missing}: does not exist" in said
+    assert f"start the application with PGLEAK_DIR={missing}" in said
+
+
+def test_a_folder_that_applications_refuse_is_logged_once_at_the_start(serve: Any, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    running = serve("--pool-dir", str(tmp_path))
+    wait_until(lambda: "pools in" in running.log.read_text(), what="the line about the folder")
+    assert f"WARNING pgleak: pools in {tmp_path}: mode 0755 lets other users in; chmod 0700" in running.log.read_text()
 
 
 def test_the_command_line_says_where_to_listen_then_the_environment_then_the_file(serve: Any, tmp_path: Path) -> None:
@@ -199,6 +210,9 @@ def test_serve_takes_the_folder_of_an_application_that_was_not_changed(
     [
         (["serve", "--config", "/nonexistent.yml"], "/nonexistent.yml"),
         (["serve", "--dsn", "host=x", "--listen", "nowhere"], "--listen nowhere"),
+        (["serve", "--bogus"], "usage: pgleak serve "),
+        (["serve", "--listn=:1"], "did you mean --listen?"),
+        (["check", "--pool_dir", "/x"], "did you mean --pool-dir?"),
         (["serve", "--config", "x.yml", "--dsn", "host=x"], "--dsn goes with one server"),
         (["serve", "--dsn", f"passwrod={SECRET}"], "password"),
         (["serve", "--dsn", f"postgresql://u:{SECRET}@h:notaport/db"], "port"),
@@ -261,9 +275,11 @@ def test_grants_ask_the_server_for_its_version(system_postgres: EmbeddedPostgres
 
 
 def test_grants_without_a_server_say_how_to_go_on() -> None:
-    done = pgleak("grants", "--dsn", "host=127.0.0.1 port=1")
+    done = pgleak("grants", PGPORT="1")
     assert done.returncode == 1
-    assert "--server-version" in done.stderr
+    error, remark = done.stderr.splitlines()
+    assert "--server-version" in error
+    assert "no server is named" in remark
 
 
 # Secrets

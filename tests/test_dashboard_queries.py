@@ -139,9 +139,46 @@ def has(offered: object, board: str, variable: str, value: str) -> bool:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, Span]]:
     """A Prometheus with the story's last day and the hours before that it needs, coarser than for the pictures."""
     folder, step = tmp_path_factory.mktemp("story"), 240.0
-    server.backfill(folder, samples.lines(samples.END - 26 * 3600, step))
+    server.backfill(folder, samples.lines(samples.BEGIN, step, twice=True))
     with server.running(folder) as prometheus:
         yield prometheus, Span(samples.END - 86400, samples.END, step)
+
+
+def test_a_server_that_is_scraped_in_two_ways_counts_once(story: tuple[Prometheus, Span]) -> None:
+    """Each query of each panel says the same of one job's series and of those of both."""
+    prometheus, span = story
+    ways = 'count by (server) (pgleak_used_connections{server="orders"})'
+    assert [series.last for series in prometheus.instant(ways, span.end)] == [2]
+    for name, json in BOARDS.items():
+        one, both = (Board(json, {"application": ("shop",), **job}, span) for job in ({"job": (samples.JOB,)}, {}))
+        for panel in one.panels():
+            for target in panel["targets"]:
+                asked = [board.ask(prometheus, target, 30) for board in (one, both)]
+                first, second = (
+                    {str(sorted(each.labels.items())): str(each.points) for each in answer} for answer in asked
+                )
+                assert first == second, f"{name}: {panel['title']}"
+
+
+def test_no_hour_of_the_story_accuses_load(story: tuple[Prometheus, Span]) -> None:
+    """The day before the leak has nightly jobs and peaks; after some hours of the leak it is the only one to be named."""
+    prometheus, _ = story
+    board = BOARDS[CONNECTIONS]
+    tiles = {panel["title"]: panel["targets"][0] for panel in board["panels"] if panel["type"] == "stat"}
+    named: dict[int, set[str]] = {}
+    for hour in range(-20, 22):
+        end = samples.DEPLOYED + hour * 3600
+        asked = Board(board, {}, Span(end - 86400, end, 240.0))
+        answers = [
+            asked.ask(prometheus, tiles[title], 60)
+            for title in ("Because of which application?", "Which server is full first?")
+        ]
+        named[hour] = {
+            label for answer in answers for one in answer for name, label in one.labels.items() if name != "usename"
+        }
+    assert {hour: names for hour, names in named.items() if hour <= 0 and names} == {}
+    assert {hour: names for hour, names in named.items() if not names <= {"shop", "orders"}} == {}
+    assert all(names == {"shop", "orders"} for hour, names in named.items() if hour >= 3), named
 
 
 def test_the_story_shows_what_a_minute_cannot(story: tuple[Prometheus, Span]) -> None:
@@ -181,7 +218,7 @@ def test_both_halves_of_the_story_name_the_line(story: tuple[Prometheus, Span]) 
 def test_the_story_is_the_one_that_the_docs_tell(story: tuple[Prometheus, Span]) -> None:
     """240 connections after the deploy, and about nine more with every hour."""
     prometheus, span = story
-    expr = 'pgleak_used_connections{server="orders"}'
+    expr = 'max(pgleak_used_connections{server="orders"})'
     ((deployed,), (now,)) = (prometheus.instant(expr, moment) for moment in (samples.DEPLOYED, span.end))
     assert deployed.last == pytest.approx(240, abs=8)
     assert (now.last - deployed.last) / 21 == pytest.approx(9, abs=1)
@@ -196,3 +233,10 @@ def test_the_preview_draws_every_panel_with_its_title_and_the_culprit(story: tup
         assert [title for title in titles if f">{title}<" not in html] == []
         assert "<path" in html
         assert ("shop.jobs:ship_next_order" if name == POOL else "shop") in html
+
+
+def test_the_preview_says_how_much_it_shows(story: tuple[Prometheus, Span]) -> None:
+    prometheus, span = story
+    for seconds, said in ((540, "last 9 minutes"), (86400, "last 24 hours")):
+        html, _ = page(Board(BOARDS[POOL], {}, Span(span.end - seconds, span.end, 240.0)), prometheus, [], top=True)
+        assert said in html

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from benchmarks import series
+from benchmarks.rules.history import DAY, seconds
 
 import prometheus_rule
 import servers
 from pgleak import cli, settings
 from pgleak.demo.binaries import find_binaries
 from pgleak.demo.embedded import LOOPBACK, free_port
-from rules_support import ROOT, RULES, promtool
+from rules_support import ROOT, RULES, promtool, rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 PASSWORD = "p'ss \"word"
 COMPOSE = ROOT / "deploy" / "compose.yml"
+DEPLOY = ROOT / "docs" / "deploy.md"
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text())["services"]
 KUBERNETES = [
     document
@@ -51,15 +54,15 @@ def database(new_postgres: NewPostgres, tmp_path: Path) -> EmbeddedPostgres:
     given = dict(option.split("=") for option in options[1::2])
     server = new_postgres(18, password_users=("shop", "pgleak", "pgleak_canary"), **given)
     (tmp_path / "password").write_text(f"{PASSWORD}\n")
-    programs = Path(find_binaries(18))
-    environment = {
-        "PATH": f"{programs}:/usr/bin:/bin",
-        "PGHOST": str(server.socket_dir),
-        "PGPORT": str(server.port),
-        "POSTGRES_PASSWORD_FILE": str(tmp_path / "password"),
-    }
-    subprocess.run([ROOT / "deploy" / "compose" / "roles.sh"], env=environment, check=True, timeout=30)
+    first_start(server, {"POSTGRES_PASSWORD": PASSWORD})
     return server
+
+
+def first_start(server: EmbeddedPostgres, environment: dict[str, str]) -> None:
+    """As the image's entrypoint does: it takes POSTGRES_PASSWORD_FILE out of the environment, the password into it."""
+    where = {"PGHOST": str(server.socket_dir), "PGPORT": str(server.port), "PATH": f"{find_binaries(18)}:/usr/bin:/bin"}
+    script = ROOT / "deploy" / "compose" / "roles.sh"
+    subprocess.run([script], env=where | environment, check=True, timeout=30)
 
 
 @pytest.fixture
@@ -80,10 +83,28 @@ def config(database: EmbeddedPostgres, tmp_path: Path) -> Path:
 
 
 def test_the_roles_are_those_that_pgleak_needs(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (config.parent / "reports").mkdir(mode=0o700)  # a volume, there; nobody has reported yet
     assert cli.main(["check", "--config", str(config)]) == 0
-    said = capsys.readouterr().out
+    said, _, pools = capsys.readouterr().out.partition("pools (")
+    assert "no process reports" in pools
     assert not re.search(r"warn|fail", said, re.IGNORECASE), said
     assert PASSWORD not in said
+
+
+def test_each_role_has_a_password(database: EmbeddedPostgres) -> None:
+    """Whatever pg_hba.conf asks for: PostgreSQL takes an empty one for none, says so and goes on."""
+    with contextlib.closing(servers.open_connection(database)) as session:
+        found = servers.query(session, "SELECT rolname FROM pg_authid WHERE rolpassword IS NOT NULL")
+    assert {name for (name,) in found} >= {"shop", "pgleak", "pgleak_canary"}
+
+
+@pytest.mark.parametrize("environment", [{}, {"POSTGRES_PASSWORD": ""}], ids=["none", "empty"])
+def test_without_a_password_there_are_no_roles(environment: dict[str, str], new_postgres: NewPostgres) -> None:
+    server = new_postgres(18)
+    with pytest.raises(subprocess.CalledProcessError):
+        first_start(server, environment)
+    with contextlib.closing(servers.open_connection(server)) as session:
+        assert servers.query(session, "SELECT rolname FROM pg_roles WHERE rolname = 'shop'") == []
 
 
 @contextlib.contextmanager
@@ -145,6 +166,31 @@ def test_prometheus_takes_its_configuration_and_finds_the_rules(tmp_path: Path) 
         assert mode == "ro"
         (tmp_path / Path(target).name).write_text((COMPOSE.parent / source).read_text())
     assert "SUCCESS: 1 rule files found" in promtool("check", "config", tmp_path / "prometheus.yml")
+
+
+def test_the_series_are_as_many_as_counting_them_gives(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["series"])
+    series.main()
+    counted = capsys.readouterr().out
+    page = DEPLOY.read_text()
+    assert counted in page, f"docs/deploy.md, How many series: {counted}"
+    rate = re.findall(r"^([\d,]+) samples a second", counted, re.MULTILINE)[0]
+    day = int(rate.replace(",", "")) * DAY / 1e9
+    assert f"{rate} x {DAY:,} = {1000 * day:.0f} million samples a day" in page
+    # One to two bytes each.
+    assert f"{day:.1f} to {2 * day:.1f} GB, {30 * day:.0f} to {60 * day:.0f} GB in 30 days" in page
+
+
+def test_the_rules_look_back_as_far_as_the_page_says() -> None:
+    looks = [
+        seconds(span or "0s") + seconds(offset or "0s")
+        for rule in rules(RULES)
+        for span, offset in re.findall(r"(?:\[(\w+)[^\]]*\])?(?:\s+offset\s+(\w+))?", rule.expr)
+    ]
+    assert max(looks) % DAY == 0
+    assert f"The rules look back at most {max(looks) // DAY} days" in DEPLOY.read_text()
 
 
 def test_what_compose_mounts_is_there() -> None:

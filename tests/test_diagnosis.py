@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pgleak.pool.snapshot import Backend, Checkout, Frame, Owner, ProcessIdentity
 from pgleak.who.causes import cause_of
-from pgleak.who.diagnosis import diagnose, pace
+from pgleak.who.diagnosis import diagnose
 from pgleak.who.plain import plain
 from pgleak.who.report import Application, Connection, Report
 from pgleak.who.room import Limit, ServerState
@@ -43,10 +43,28 @@ def test_it_says_since_when_how_fast_and_when_the_server_is_full() -> None:
     assert table(seen, findings)[1].endswith("full in 10 h")
 
 
-def test_one_connection_or_one_minute_gives_no_pace() -> None:
-    assert pace(1, 5 * HOUR) is None
-    assert pace(12, 59.0) is None
-    assert pace(12, 60.0) == 720.0
+def test_a_leak_that_has_stopped_is_told_without_a_time_to_full() -> None:
+    """Twelve within 35 s and none for seven minutes: on average 115 an hour, in truth none."""
+    burst = [SEEN._replace(pid=each, unused=420.0 + 3 * each, limit=60.0) for each in range(12)]
+    seen = report(*burst, used=90)
+    findings = diagnose(seen)
+    assert findings.outlooks == ()
+    text = " ".join(" ".join(tell(seen, findings)).split())
+    assert "(7 min ago), no new ones: the last 7 min ago" in text
+    assert "full in" not in text
+    assert "no new ones: the last 7 min ago: never reused" in " ".join(" ".join(table(seen, findings)).split())
+    assert plain(seen, findings)["diagnoses"][0]["per_hour"] == 0
+
+
+def test_one_leak_has_one_pace_though_the_server_comes_to_see_it_in_two_ways() -> None:
+    """In its first hour a session left in a transaction was never reused, and later it is stuck in its transaction."""
+    left = SEEN._replace(state="idle in transaction")
+    young = [left._replace(pid=age, unused=60.0 * age, limit=300.0) for age in range(5, 60)]
+    left = left._replace(evidence="stuck_in_transaction", limit=HOUR)
+    old = [left._replace(pid=age, transaction=60.0 * age) for age in range(60, 90)]
+    (found,) = diagnose(report(*young, *old)).diagnoses
+    assert found.cause.key == "left_in_transaction"
+    assert found.per_hour == 60
 
 
 def test_a_full_server_is_full_now() -> None:
@@ -108,13 +126,15 @@ def test_where_the_owner_stands_tells_why_it_holds() -> None:
     assert told(Frame("jobs", "load", "jobs.py", 12)) == "held_while_working"
     assert told(Frame("bank", "ask", "bank.py", 1), Frame("jobs", "turn", "jobs.py", 22)) == "held_while_working"
     assert told(Frame("jobs", "turn", "jobs.py", 22), kind="connection") == "function_left_it_open"
+    again = (Frame("jobs", "load", "jobs.py", 12), Frame("jobs", "turn", "jobs.py", 25))
+    assert told(*again, kind="connection") == "function_left_it_open"
     assert told() == "session_left_open"
     assert told(kind="connection") == "function_left_it_open"
 
 
 def test_what_is_in_a_transaction_was_not_left_by_an_engine_per_call() -> None:
     (found,) = diagnose(report(SEEN._replace(state="idle in transaction"))).diagnoses
-    assert found.cause.key == "stuck_in_transaction"
+    assert found.cause.key == "left_in_transaction"
 
 
 def held(number: int, owner: Owner, *standing: Frame, context: str = "") -> Connection:
@@ -168,6 +188,28 @@ def test_from_the_server_alone_the_states_are_told_and_the_exporter_is_known() -
     lines = table(seen, diagnose(seen))
     assert "  shop  (shop@db)  2 connections: 2 idle in transaction, oldest 60 s" in lines
     assert "  pgleak  (pgleak@db)  1 connection: the exporter itself" in lines
+
+
+def test_what_is_not_judged_yet_is_said_and_nobody_says_that_nothing_leaks() -> None:
+    left = SEEN._replace(evidence="", state="idle in transaction", unused=89.0, transaction=89.0, limit=300.0)
+    thread = Owner("thread", "t", "alive")
+    busy = held(1, thread)._replace(holder="in_use", cause=None, evidence="", limit=1000.0)
+    for young, how in ((left, "idle in a transaction, the oldest 89 s; judged after 5 min"),
+                       (busy, "held, the oldest 15 min; judged after 16 min")):  # fmt: skip
+        seen = report(*[young] * 12)
+        text = " ".join(" ".join(tell(seen, diagnose(seen))).split())
+        assert f"shop: not judged yet: 12 are {how}" in text
+        assert "Nothing leaks" not in text
+        assert "Nothing looks leaked so far." in text
+        assert "nothing looks leaked so far" in table(seen, diagnose(seen))[0]
+    ignored = report(left._replace(limit=0.0))
+    assert tell(ignored, diagnose(ignored))[0].startswith("Nothing leaks.")
+
+
+def test_a_server_that_cannot_be_read_comes_with_what_to_do() -> None:
+    down = ServerState("db", "db1:5432", "role_limit: too many connections for role")
+    seen = Report(0.0, (down,), (), None, {})
+    assert "raise the CONNECTION LIMIT of the role" in " ".join(" ".join(tell(seen, diagnose(seen))).split())
 
 
 def test_names_cannot_move_a_terminals_cursor() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
 import yaml
 
 import grafana_alerts
-from rules_support import alerts
+from rules_support import ROOT, alerts
 
 PROVISIONED = yaml.safe_load(grafana_alerts.TARGET.read_text())
 RULES: list[dict[str, Any]] = [rule for group in PROVISIONED["groups"] for rule in group["rules"]]
@@ -60,6 +61,14 @@ def test_templates_use_what_grafana_has() -> None:
             assert set(re.findall(r"\$(\w+)", text)) <= {"labels", "values"}, rule["title"]
             assert "query " not in text, "it finds nothing in Grafana"
             assert len(re.findall("{{-? (if|range)", text)) == len(re.findall("{{-? end", text)), rule["title"]
+
+
+@pytest.mark.parametrize("path", ["dashboards/provisioning/datasources/pgleak.yml", "deploy/compose/datasource.yml"])
+def test_the_data_sources_that_come_with_them_have_the_uid_that_they_ask(path: str) -> None:
+    """Without one, Grafana makes one up, and each alert is an error."""
+    (source,) = yaml.safe_load((ROOT / path).read_text())["datasources"]
+    asked = {query["datasourceUid"] for rule in RULES for query in rule["data"]} - {"__expr__"}
+    assert {source["uid"]} == asked
 
 
 def test_another_data_source_can_be_named() -> None:

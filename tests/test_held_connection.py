@@ -241,7 +241,7 @@ def test_a_pooler_that_swallows_the_session_s_options_is_refused(postgres16: Emb
             "db",
             Dsn.parse(f"host=127.0.0.1 port={port} user=postgres dbname=postgres sslmode=disable gssencmode=disable"),
         )
-        reading = watching.read(Reader(one, watching.settings(one)))
+        reading = watching.once(one)
     assert reading.reason == "configuration"
     assert "pooler" in reading.detail
 

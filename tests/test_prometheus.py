@@ -112,6 +112,11 @@ def test_prometheus_sees_a_leak_grow(new_postgres: NewPostgres, connect: Connect
         assert prometheus.value('pgleak_idle_seconds_bucket{job="all", application_name="shop", le="+Inf"}') == 5
         found = 'pgleak_up{job="each", instance="orders", server="orders"}'
         wait_until(partial(shows, prometheus, found, 1), timeout=30, what="the target found by service discovery")
+        both = 'sum(pgleak_suspect_connections{application_name="shop"})'
+        wait_until(partial(shows, prometheus, both, 10), timeout=30, what="the same suspects, scraped in both ways")
+        (of_shop,) = prometheus.query(readme_queries()[0])
+        assert of_shop["metric"] == {"server": "orders", "application_name": "shop"}
+        assert of_shop["value"][1] == "5"
     finally:
         web.shutdown()
         exporter.close()
@@ -121,11 +126,15 @@ def shows(prometheus: Prometheus, query: str, number: float) -> bool:
     return prometheus.value(query) == number
 
 
-def test_the_queries_in_the_readme_are_valid(folder: Path) -> None:
+def readme_queries() -> list[str]:
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    section = readme.partition("which is empty while nothing grows:")[2].partition("```\n")[2].partition("```")[0]
-    queries = [query for query in section.split("\n\n") if query.strip()]
-    assert len(queries) == 3
+    section = readme.partition("Then ask for the suspects")[2].partition("```\n")[2].partition("```")[0]
+    return [query for query in section.split("\n\n") if query.strip()]
+
+
+def test_the_queries_in_the_readme_are_valid(folder: Path) -> None:
+    queries = readme_queries()
+    assert len(queries) == 4
     rules = folder / "rules.yml"
     entries = [{"record": f"readme:query{number}", "expr": query} for number, query in enumerate(queries)]
     rules.write_text(json.dumps({"groups": [{"name": "readme", "rules": entries}]}))

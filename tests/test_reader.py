@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import watching
+from pgleak.postgres.reader import Reader
 from pgleak.settings import Timeouts
 from servers import query, wait_until
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from conftest import Connect, NewPostgres
     from pgleak.demo.embedded import EmbeddedPostgres
-    from pgleak.postgres.reader import Reader
 
 
 def test_counts_are_never_stale(postgres: EmbeddedPostgres, connect: Connect, readers: list[Reader]) -> None:
@@ -73,14 +73,15 @@ def test_twenty_concurrent_scrapes_are_one_read(new_postgres: NewPostgres, conne
 
 
 def test_one_thread_reads_and_ends_with_the_reader(postgres: EmbeddedPostgres) -> None:
-    reader = watching.reader(postgres)
+    one = watching.target(postgres, "threads")
+    reader = Reader(one, watching.settings(one))
 
     def threads() -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name == "pgleak-db"]
+        return [thread.name for thread in threading.enumerate() if thread.name == "pgleak-threads"]
 
     for _ in range(3):
         assert watching.read(reader).server
-        assert threads() == ["pgleak-db"]
+        assert threads() == ["pgleak-threads"]
     reader.close()
     wait_until(lambda: not threads())
     assert watching.read(reader).server, "it comes back when it is asked again"

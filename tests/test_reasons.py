@@ -60,13 +60,13 @@ def test_a_missing_role_and_a_missing_database_are_told(postgres: EmbeddedPostgr
         ("postgres", "gone", "database_missing"),
     ):
         one = Target("db", Dsn.parse(postgres.dsn(user, database)))
-        assert watching.read(Reader(one, watching.settings(one))).reason == reason
+        assert watching.once(one).reason == reason
 
 
 def test_a_broken_password_file_is_a_reason_and_names_the_file(postgres16: EmbeddedPostgres, tmp_path: Path) -> None:
     missing = tmp_path / "password"
     one = Target("db", Dsn.parse(postgres16.dsn(), password_file=missing))
-    reading = watching.read(Reader(one, watching.settings(one)))
+    reading = watching.once(one)
     assert reading.reason == "configuration"
     assert str(missing) in reading.detail
 

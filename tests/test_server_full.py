@@ -10,13 +10,13 @@ import pytest
 import servers
 import watching
 from pgleak.dsn import Dsn
-from pgleak.postgres.reader import Reader
 from pgleak.settings import Target
 from servers import run_sql, wait_until
 
 if TYPE_CHECKING:
     from conftest import NewPostgres
     from pgleak.demo.embedded import EmbeddedPostgres
+    from pgleak.postgres.reader import Reader
 
 
 def fill(server: EmbeddedPostgres, user: str = "postgres") -> list[psycopg2.extensions.connection]:
@@ -105,6 +105,6 @@ def test_a_limit_of_the_role_or_database_is_told_apart_from_a_full_server(
     try:
         run_sql(postgres16, "CREATE ROLE watcher LOGIN", "CREATE DATABASE limited TEMPLATE template0", limit)
         one = Target("db", Dsn.parse(postgres16.dsn("watcher", "limited")))
-        assert watching.read(Reader(one, watching.settings(one))).reason == reason
+        assert watching.once(one).reason == reason
     finally:
         run_sql(postgres16, "DROP DATABASE IF EXISTS limited", "DROP ROLE IF EXISTS watcher")

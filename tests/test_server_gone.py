@@ -158,14 +158,14 @@ def test_a_server_that_is_frozen_during_the_login_costs_the_deadline(
 def test_a_refused_port_is_unreachable_at_once() -> None:
     one = Target("db", Dsn.parse(f"host=127.0.0.1 port={unused_port()} user=postgres"))
     started = time.monotonic()
-    assert watching.read(Reader(one, watching.settings(one))).reason == "unreachable"
+    assert watching.once(one).reason == "unreachable"
     assert time.monotonic() - started < 2
 
 
 def test_a_black_hole_costs_the_deadline_and_no_more(black_hole: int) -> None:
     one = Target("db", Dsn.parse(f"host=127.0.0.1 port={black_hole} user=postgres"))
     started = time.monotonic()
-    reading = watching.read(Reader(one, watching.settings(one, timeouts=IMPATIENT)), 1.0)
+    reading = watching.once(one, 1.0, timeouts=IMPATIENT)
     assert reading.reason == "timeout"
     assert time.monotonic() - started < 2.5
 
@@ -189,7 +189,7 @@ def test_a_server_that_starts_up_is_told(new_postgres: NewPostgres) -> None:
     stopper = threading.Thread(target=server.stop, args=("smart",))
     stopper.start()  # a smart shutdown waits for the open session and refuses new ones meanwhile
     wait_until(lambda: refusal(server), what="a refusal")
-    reading = watching.read(Reader(one, watching.settings(one)))
+    reading = watching.once(one)
     opened.close()
     stopper.join(20)
     assert reading.reason == "starting_or_stopping"
@@ -239,4 +239,4 @@ def test_names_are_resolved_before_libpq_would(postgres16: EmbeddedPostgres, rea
     readers.append(reader)
     assert watching.read(reader).server
     unknown = Target("db", Dsn({**given, "host": "no-such-host.invalid"}))
-    assert watching.read(Reader(unknown, watching.settings(unknown))).reason == "unreachable"
+    assert watching.once(unknown).reason == "unreachable"

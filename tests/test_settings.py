@@ -146,6 +146,10 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ({"group_by": ["datname", "datname"]}, "group_by[1]: must be one of"),
         ({"group_by": [["datname"]]}, "group_by[0]: must be one of"),
         ({"caps": {"client_addr": 1.5}}, "caps.client_addr: must be a whole number from 1 to 10000; got 1.5"),
+        (
+            {"caps": 3},
+            "caps: must be a mapping (key: value) with keys out of datname, usename, application_name, client_addr; got 3",
+        ),
         ({"caps": ["client_addr"]}, "caps: must be a mapping (key: value) with keys out of datname, usename, applica"),
         (
             {"timeouts": {"scrape": "1s", "scrape_offset": "1s"}},
@@ -322,7 +326,7 @@ def test_syntax_errors_and_repeated_keys_have_line_and_column(tmp_path: Path) ->
     with pytest.raises(SettingsError) as caught:
         from_yaml(file)
     assert [str(problem).partition(";")[0] for problem in caught.value.problems] == [
-        f"{file}:4:5: the key name stands twice, first on line 3",
+        f"{file}:4:5: the key targets[0].name stands twice, first on line 3",
         f"{file}:5:1: the key listen stands twice, first on line 1",
         "listen: must be host:port, :port or [::1]:port, with a port from 0 (a free one) to 65535",
     ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import threading
+from pathlib import Path
 
 import pytest
 
+from pgleak import yamlfile
 from pgleak.yamlfile import Duplicate, YamlError, parse, read
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_plain_data_comes_out() -> None:
@@ -26,6 +26,11 @@ def test_plain_data_comes_out() -> None:
         ("a: *M4RK", "f.yml:1:4: found undefined alias"),
         ("a: !M4RK x", "f.yml:1:4: could not determine a constructor for the tag"),
         ("a: !!python/name:M4RK x", "f.yml:1:4: could not determine a constructor for the tag"),
+        (
+            "a:\n  - b: 1\n   c: M4RK",
+            "f.yml:3:4: expected <block end>, but found '<block mapping start>'; the indentation",
+        ),
+        ("a: 1\n  b: M4RK", "f.yml:2:4: mapping values are not allowed here; look at the indentation"),
         ("a: @M4RK", "f.yml:1:4: found character '@' that cannot start any token; put the value in quotes"),
         ("a: %M4RK", "f.yml:1:4: found character '%' that cannot start any token; put the value in quotes"),
         ("a: 1\n\tb: M4RK", "f.yml:2:1: found character '\\t' that cannot start any token; indent with spaces"),
@@ -51,8 +56,8 @@ def test_a_mistake_has_its_place_and_is_not_quoted(text: str, said: str) -> None
 def test_keys_that_stand_twice_are_noted_wherever_they_are() -> None:
     text = "a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\na: {e: 1, e: 2}\n"
     assert parse(text, "f.yml").duplicates == (
-        Duplicate("c", 5, 3, first_line=3),
-        Duplicate("e", 6, 11, first_line=6),
+        Duplicate("c", 5, 3, first_line=3, above=("b",)),
+        Duplicate("e", 6, 11, first_line=6, above=("a",)),
         Duplicate("a", 6, 1, first_line=1),
     )
 
@@ -75,7 +80,37 @@ def test_files_are_utf8_with_or_without_a_mark(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    for path, reason in ((tmp_path / "none.yml", "No such file or directory"), (tmp_path, "Is a directory")):
+    for path, reason in (
+        (tmp_path / "none.yml", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        (Path("/dev/zero"), "neither a file nor a pipe"),
+    ):
         with pytest.raises(YamlError) as caught:
             read(path)
         assert str(caught.value) == f"{path}: cannot be read: {reason}"
+
+
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "f.yml"
+    file.write_bytes(b"a: 1\n".ljust(yamlfile.LARGEST, b"#"))
+    assert read(file).data == {"a": 1}
+    file.write_bytes(b"a: 1\n".ljust(yamlfile.LARGEST, b"#") + "ä".encode())  # cut in the middle of a character
+    with pytest.raises(YamlError) as caught:
+        read(file)
+    assert str(caught.value) == f"{file}: is too large: 1,048,576 bytes are allowed"
+
+
+def test_a_pipe_is_read_to_its_end_and_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = "a: 1\n" + "#" * 100_000 + "\nb: 2\n"  # more than a pipe holds at once
+    writer = threading.Thread(target=pipe.write_text, args=(text,))
+    writer.start()
+    assert read(pipe).data == {"a": 1, "b": 2}
+    writer.join(10)
+
+    monkeypatch.setattr(yamlfile, "_PATIENCE", 0.1)
+    with pytest.raises(YamlError, match=r"pipe: cannot be read: nothing came out of the pipe within 0\.1 s$"):
+        read(pipe)

@@ -44,6 +44,15 @@ def read(reader: Reader, seconds: float = 8.0) -> Reading:
     return reader.finish(reader.start(), deadline)
 
 
+def once(target: Target, seconds: float = 8.0, **options: Any) -> Reading:
+    """What one read of a target gives; leaves nothing open."""
+    reader = Reader(target, settings(target, **options))
+    try:
+        return read(reader, seconds)
+    finally:
+        reader.close()
+
+
 def own_pid(session: connection) -> int:
     """The process id of the exporter's session, as the server sees it."""
     ((pid,),) = query(session, "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgleak'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +59,8 @@ def build() -> Path:
         )
     _CACHE.mkdir(exist_ok=True)
     binary = _CACHE / "detection-engine"
+    if not binary.exists():
+        print(f"building the engine, {binary} (minutes, the first time) ...", file=sys.stderr, flush=True)
     done = subprocess.run(
         [go, "build", "-o", str(binary), "."], check=False, cwd=HERE / "engine", capture_output=True, text=True
     )

@@ -8,16 +8,20 @@ from boards import colours, connections, frame
 from boards.connections import PLAIN, RESTARTS, URGENT
 from boards.frame import Board, Shelf, link, mark, variable
 from boards.panels import Column, Query, Say, ages, graph, limit, stat, table
-from boards.promql import HOUR, RATE, growth, recorded, select
+from boards.promql import HOUR, RATE, growth, once, recorded, select
 from pgleak import metrics
 from pgleak.holders import metrics as holders
 
 _NAME = 'application_name="$application"'
 
-CONNECTIONS = f"sum({select(metrics.CONNECTIONS, _NAME)})"
-SUSPECTS = f"sum({select(metrics.SUSPECTS, _NAME)})"
-BY_SERVER = f"sum by (server) ({select(metrics.CONNECTIONS, _NAME)})"
-GROWTH = f"sum({recorded('application:pgleak_connections:growth_per_hour', _NAME)}) or {HOUR} * {growth(CONNECTIONS)}"
+BY_SERVER = once("server", select(metrics.CONNECTIONS, _NAME))
+CONNECTIONS = f"sum({BY_SERVER})"
+SUSPECTS = f"sum({once('server', select(metrics.SUSPECTS, _NAME))})"
+GROWTH = f"sum(last_over_time({recorded('application:pgleak_connections:growth_per_hour', _NAME)}[15m])) or {HOUR} * {growth(CONNECTIONS)}"
+
+
+def _by(label: str, vector: str) -> str:
+    return f"sum by ({label}) ({once(f'server, {label}', vector)})"
 
 
 def _record(recording: str, vector: str) -> str:
@@ -39,7 +43,7 @@ def _answers() -> Shelf:
     grows = stat(
         Say(
             "How fast does it grow?",
-            "Rise of the floor of its connections over the last six hours, in connections per hour.",
+            "Rise of the floor of its connections over the last hours, in connections per hour.",
             "Not yet known",
             RATE,
             1,
@@ -81,13 +85,14 @@ def _answers() -> Shelf:
     full = stat(
         Say(
             "Its server is full in",
-            "Time until the first of the application's servers refuses ordinary roles, at the growth of the last six hours.",
-            "Not within 30 days",
+            "Time until the first of the application's servers refuses ordinary roles, at the growth of its leaks.",
+            "Not by a leak within 30 days",
             "s",
             1,
         ),
         Query(f"min({connections.TIME_LEFT} and on (server) {BY_SERVER})", "full in"),
         URGENT,
+        nothing=colours.GOOD,
     )
     return Shelf(4, [(panel, 4) for panel in (now, grows, leaked, share, oldest, full)])
 
@@ -100,7 +105,7 @@ def _now() -> Shelf:
             "nobody closed.",
             "The application is not connected",
         ),
-        Query(f"sum by (state) ({select(metrics.CONNECTIONS, _NAME)})", "{{state}}"),
+        Query(_by("state", select(metrics.CONNECTIONS, _NAME)), "{{state}}"),
         colours=colours.STATES,
         stacked=True,
     )
@@ -112,7 +117,7 @@ def _now() -> Shelf:
             "ended a day ago. Above the record is what the alert looks for.",
             "Nothing",
         ),
-        Query(f"sum by (evidence) ({select(metrics.SUSPECTS, _NAME)})", "{{evidence}}"),
+        Query(_by("evidence", select(metrics.SUSPECTS, _NAME)), "{{evidence}}"),
         Query(record, "record of the week"),
         colours={**colours.EVIDENCE, "record of the week": colours.PAST},
         dashed=["record of the week"],
@@ -147,7 +152,7 @@ def _over_time() -> Shelf:
             "Ages are not visible",
             "s",
         ),
-        Query(f"sum by (le) ({select(metrics.IDLE_SECONDS, _NAME, suffix='_bucket')})"),
+        Query(_by("le", select(metrics.IDLE_SECONDS, _NAME, suffix="_bucket"))),
     )
     return Shelf(9, [(rises, 12), (unused, 12)])
 
@@ -161,7 +166,7 @@ def _inside() -> Shelf:
             "them too long. Orphaned: no pool counts them any more. Unclaimed: no process knows them.",
             silent,
         ),
-        Query(f"sum by (holder) ({select(holders.BACKENDS, _NAME)})", "{{holder}}"),
+        Query(_by("holder", select(holders.BACKENDS, _NAME)), "{{holder}}"),
         colours=colours.HOLDERS,
         stacked=True,
     )
@@ -171,9 +176,11 @@ def _inside() -> Shelf:
             "Connections that are held for too long, by the place in the code that took them, on top of each other.",
             "No connection is held too long, or none of its processes reports",
         ),
-        Query(f"sum by (site) ({select(holders.OVERDUE, _NAME)}) > 0", "{{site}}"),
+        Query(f"{_by('site', select(holders.OVERDUE, _NAME))} > 0", "{{site}}"),
         stacked=True,
-        links=[link("This place in the code", frame.POOL, site="${__field.labels.site:percentencode}")],
+        links=[
+            link("This place in the code", frame.POOL, same_jobs=False, site="${__field.labels.site:percentencode}")
+        ],
     )
     return Shelf(8, [(who, 12), (code, 12)], row="Inside the application")
 
@@ -190,7 +197,8 @@ def _elsewhere() -> list[Shelf]:
             Query(BY_SERVER, "this application on {{server}}"),
             Query(f"{connections.USED} and on (server) {BY_SERVER}", "everybody on {{server}}"),
             Query(f"{connections.USABLE} and on (server) {BY_SERVER}", "{{server}} limit"),
-        )
+        ),
+        several=True,
     )
     sessions = ages(
         Say(
@@ -199,7 +207,7 @@ def _elsewhere() -> list[Shelf]:
             "Ages are not visible",
             "s",
         ),
-        Query(f"sum by (le) ({select(metrics.SESSION_SECONDS, _NAME, suffix='_bucket')})"),
+        Query(_by("le", select(metrics.SESSION_SECONDS, _NAME, suffix="_bucket"))),
     )
     oldest = graph(
         Say(
@@ -217,8 +225,8 @@ def _elsewhere() -> list[Shelf]:
     where = table(
         Say("Where is it connected?", "By server, database and user.", "The application is not connected"),
         [
-            Query(f"sum by ({by}) ({select(metrics.CONNECTIONS, _NAME)})"),
-            Query(f"sum by ({by}) ({select(metrics.SUSPECTS, _NAME)})"),
+            Query(once(by, select(metrics.CONNECTIONS, _NAME))),
+            Query(once(by, select(metrics.SUSPECTS, _NAME))),
             Query(f"max by ({by}) ({select(metrics.OLDEST_TRANSACTION, _NAME)})"),
             Query(f"max by ({by}) ({select(metrics.OLDEST_IDLE, _NAME)})"),
         ],
@@ -242,7 +250,8 @@ def _renewed() -> str:
 
     def share(at: str) -> str:
         young = select(metrics.SESSION_SECONDS, _NAME, minute, suffix="_bucket")
-        return f"sum({young}{at}) / sum({select(metrics.SESSION_SECONDS, _NAME, suffix='_gcount')}{at})"
+        every = select(metrics.SESSION_SECONDS, _NAME, suffix="_gcount")
+        return f"sum({once('server', young + at)}) / sum({once('server', every + at)})"
 
     return f"vector(1000 * time()) and on () ({share('')} > 0.5) and on () ({share(' offset 10m')} < 0.5)"
 

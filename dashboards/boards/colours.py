@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LIMIT = "#C4162A"  # where connections are refused; always a dashed line
+LIMIT = "#C4162A"  # where connections are refused: a dashed line
 USED = "#5794F2"
 IDLE = "#8AB8FF"
 ACTIVE = "#73BF69"
@@ -23,7 +23,7 @@ STATES = {
 }
 """States of a connection, as the label ``state`` has them."""
 
-EVIDENCE = {"stuck_in_transaction": IN_TRANSACTION, "never_reused": "#B877D9", "passed_over": "#F2495C"}
+EVIDENCE = {"stuck_in_transaction": IN_TRANSACTION, "never_reused": "#33B5AE", "passed_over": "#FF6FB5"}
 """Kinds of evidence, as the label ``evidence`` has them."""
 
 POOL_STATES = {"used": USED, "idle": IDLE}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from boards import colours, frame, watching
 from boards.frame import Board, Shelf, link, mark, variable
 from boards.panels import JSON, Column, Query, Say, graph, limit, stat, table
-from boards.promql import HOUR, PER_APPLICATION, RATE, floor, growth, leaders, per_application, recorded, select
+from boards.promql import HOUR, PER_APPLICATION, RATE, floor, growth, leaders, once, per_application, recorded, select
 from pgleak import metrics
 from pgleak.holders import metrics as holders
 
@@ -13,20 +13,33 @@ _SHOWN = 8  # applications on one graph
 _REFUSED = 'reason=~"slots_exhausted|role_limit|database_limit"'
 
 USED = f"max by (server) ({select(metrics.USED)})"
+UP = f"max by (server) ({select(metrics.UP)})"
 USABLE = f"max by (server) ({select(metrics.USABLE)})"
 CONNECTIONS = per_application(select(metrics.CONNECTIONS))
 SUSPECTS = per_application(select(metrics.SUSPECTS))
-GROWTH = f"{recorded('application:pgleak_connections:growth_per_hour')} or {HOUR} * {growth(CONNECTIONS)}"
+# Of what is still there: a slope over six hours outlives the application.
+GROWTH = (
+    f"(last_over_time({recorded('application:pgleak_connections:growth_per_hour')}[15m])"
+    f" or {HOUR} * {growth(CONNECTIONS)}) and on ({PER_APPLICATION}) {CONNECTIONS} > 0"
+)
+_RULES = f"on (server) {recorded('server:pgleak_usable_connections:free')}"
+LOOK_LEAKED = 3
+"""Suspects from which on a growth counts as a leak where no rules are loaded; with them, they say whose does."""
+LEAK_GROWTH = (
+    f"{recorded('application:pgleak_suspected:growth_per_hour')}"
+    f" or ({GROWTH} and on ({PER_APPLICATION}) {SUSPECTS} >= {LOOK_LEAKED} unless {_RULES})"
+)
 # The place in the code that holds most of an application's connections too long, where one pgleak sees both halves.
 CODE = (
     f"0 * {CONNECTIONS} + on (server, application_name) group_left (site) topk by (server, application_name) "
-    f"(1, sum by (server, application_name, site) ({select(holders.OVERDUE)}) > 0)"
+    f"(1, {once('server, application_name, site', select(holders.OVERDUE))} > 0)"
 )
 SERVER_GROWTH = f"{HOUR} * {growth(USED)}"
-# A month is for ever: at such a distance the slope is noise.
+# Where nothing looks leaked, growth is the load of the day. A month is for ever: at such a distance the slope is noise.
 TIME_LEFT = (
     f"({recorded('server:pgleak_time_to_exhaustion:seconds')}"
-    f" or ({USABLE} - {USED}) / ({growth(USED)} > 0)) < {30 * 86400}"
+    f" or (({USABLE} - {USED}) / ({growth(USED)} > 0)"
+    f" and on (server) {SUSPECTS} >= {LOOK_LEAKED} unless {_RULES})) < {30 * 86400}"
 )
 
 URGENT = ((None, colours.BAD), (86400, colours.ATTENTION), (3 * 86400, colours.GOOD))
@@ -42,7 +55,7 @@ _APPLICATION_LINK = link(
     server="${__data.fields.Server:percentencode}",
     application="${__data.fields.Application:percentencode}",
 )
-_CODE_LINK = link("This place in the code", frame.POOL, site="${__data.fields.Code:percentencode}")
+_CODE_LINK = link("This place in the code", frame.POOL, same_jobs=False, site="${__data.fields.Code:percentencode}")
 _SERIES_LINK = link(
     "This application",
     frame.APPLICATION,
@@ -55,29 +68,30 @@ def _answers() -> Shelf:
     full = stat(
         Say(
             "Which server is full first?",
-            "Time until the first server refuses ordinary roles, if its connections go on growing as their floor did in "
-            "the last six hours.",
-            "None within 30 days",
+            "Time until the first server refuses ordinary roles, if a leak goes on growing as it did in the last hours. "
+            "Growth without connections that look leaked is load and counts for nothing here.",
+            "None by a leak within 30 days",
             "s",
             1,
         ),
         Query(f"bottomk(1, {TIME_LEFT})", "{{server}}"),
         URGENT,
         named=True,
+        nothing=colours.GOOD,
     )
     grows = stat(
         Say(
             "Because of which application?",
-            "The application whose floor of connections rises fastest, in connections per hour over the last six hours. "
-            "Load raises the peaks and not the floor.",
-            "No application grows",
+            "Of the applications whose connections look leaked, the one whose floor rises fastest, in connections per hour.",
+            "No leak grows",
             "suffix: connections/h",
             1,
         ),
-        Query(f"topk(1, ({GROWTH}) >= 0.5)", NAME),
+        Query(f"topk(1, ({LEAK_GROWTH}) >= 0.5)", NAME),
         ((None, colours.ATTENTION), (1, colours.ATTENTION)),
         named=True,
         links=[_SERIES_LINK],
+        nothing=colours.GOOD,
     )
     suspects = stat(
         Say(
@@ -90,6 +104,7 @@ def _answers() -> Shelf:
         ((None, colours.GOOD), (3, colours.ATTENTION), (10, colours.BAD)),
         named=True,
         links=[_SERIES_LINK],
+        nothing=colours.GOOD,
     )
     free = stat(
         Say("Fewest free slots", "Connections that ordinary roles can still open on the fullest server.", "Not known"),
@@ -97,7 +112,8 @@ def _answers() -> Shelf:
         ((None, colours.BAD), (10, colours.ATTENTION), (50, colours.GOOD)),
     )
     kinds = (metrics.SCRAPE_ERRORS, metrics.LOGIN_FAILURES)  # the second only where there is a canary
-    both = " + ".join(f"(sum(increase({select(spec, _REFUSED)}[1h])) or vector(0))" for spec in kinds)
+    each = (f"max by (server, reason) (increase({select(spec, _REFUSED)}[1h]))" for spec in kinds)
+    both = " + ".join(f"(sum({one}) or vector(0))" for one in each)
     refused = stat(
         Say(
             "Logins refused",
@@ -105,7 +121,7 @@ def _answers() -> Shelf:
             "Not known",
             decimals=0,
         ),
-        Query(both, "refused"),
+        Query(f"({both}) and on () {UP}", "refused"),
         SOME_IS_BAD,
     )
     unread = stat(
@@ -114,25 +130,28 @@ def _answers() -> Shelf:
             "Servers that pgleak could not read at its last attempt; see The watcher.",
             "None watched",
         ),
-        Query(f"count({select(metrics.UP)}) - sum({select(metrics.UP)})", "not read"),
+        Query(f"count({UP}) - sum({UP})", "not read"),
         SOME_IS_BAD,
     )
     return Shelf(4, [(full, 5), (grows, 5), (suspects, 5), (free, 3), (refused, 3), (unread, 3)])
 
 
 def _curves() -> Shelf:
+    used, usable = (f"max by (server) ({select(spec)} @ end())" for spec in (metrics.USED, metrics.USABLE))
+    fullest = f"{used} / {usable}"
     full = limit(
         graph(
             Say(
                 "How full is each server?",
                 "Connection slots taken, and where ordinary roles are refused (dashed): max_connections less what is "
-                "reserved.",
+                f"reserved. The {_SHOWN} fullest servers.",
                 "No server is watched",
             ),
-            Query(USED, "{{server}}"),
-            Query(USABLE, "{{server}} limit"),
+            Query(leaders(USED, fullest, _SHOWN, "server"), "{{server}}"),
+            Query(leaders(USABLE, fullest, _SHOWN, "server"), "{{server}} limit"),
             links=[link("This server alone", frame.CONNECTIONS, server="${__field.labels.server:percentencode}")],
-        )
+        ),
+        several=True,
     )
     ranking = growth(CONNECTIONS, " @ end()")
     grows = graph(
@@ -163,7 +182,7 @@ def _lists() -> Shelf:
     servers = table(
         Say(
             "Servers",
-            "How full each server is, when it will be full, and which application grows fastest on it.",
+            "How full each server is, how its floor grows, when a leak will have filled it, and whose leak grows fastest on it.",
             "No server is watched",
         ),
         [
@@ -171,7 +190,7 @@ def _lists() -> Shelf:
             Query(f"{USABLE} - {USED}"),
             Query(SERVER_GROWTH),
             Query(TIME_LEFT),
-            Query(f"topk by (server) (1, ({GROWTH}) >= 0.5)"),
+            Query(f"topk by (server) (1, ({LEAK_GROWTH}) >= 0.5)"),
         ],
         [
             Column("server", "Server", links=(_SERVER_LINK,)),
@@ -259,6 +278,6 @@ def board() -> Board:
         "pgleak / Connections",
         f"Which PostgreSQL server fills up, when, and because of whom? Applications are told apart by {PER_APPLICATION}.",
         variables(),
-        [_answers(), _curves(), _lists(), _each_server(), watching.refusals(), watching.watcher()],
+        [_answers(), _curves(), _lists(), watching.refusals(), watching.watcher(), _each_server()],
         [RESTARTS],
     )

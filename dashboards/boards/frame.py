@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from boards.panels import JSON, SOURCE
+from pgleak import metrics
+from pgleak.pool import metrics as pool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 SCHEMA_VERSION = 42
 COLUMNS = 24
@@ -55,7 +57,7 @@ class Board:
             "time": {"from": f"now-{self.hours}h", "to": "now"},
             "timepicker": {},
             "timezone": "browser",
-            "templating": {"list": [_datasource(), *self.variables]},
+            "templating": {"list": [_datasource(), *self.variables, *_handed_on(self.variables)]},
             "annotations": {"list": list(self.annotations)},
             "links": [_siblings()],
             "panels": _placed(self.shelves),
@@ -121,6 +123,18 @@ def variable(name: str, label: str, query: str, description: str, *, many: bool 
     return choice
 
 
+def _handed_on(shown: Sequence[JSON]) -> Iterator[JSON]:
+    """Yield, hidden, the variables of the other boards: Grafana hands on only what a board declares."""
+    there = {one["name"] for one in shown}
+    others = [("server", metrics.UP), ("application", metrics.CONNECTIONS)]
+    others += [("pool", pool.CONNECTIONS), ("site", pool.HELD_CONNECTIONS)]
+    for name, spec in others:
+        if name not in there:
+            label = "application_name" if name == "application" else name
+            query, what = f"label_values({spec.name}, {label})", "Handed on to the other dashboards."
+            yield variable(name, name.capitalize(), query, what, many=name != "application", hidden=True)
+
+
 def _siblings() -> JSON:
     """Links to the other dashboards of pgleak, found by their tag; time range and variables go along."""
     return {
@@ -137,10 +151,13 @@ def _siblings() -> JSON:
     }
 
 
-def link(title: str, uid: str, **variables: str) -> JSON:
-    """A data link to a dashboard with these variables set; time range, data source and jobs go along."""
+def link(title: str, uid: str, *, same_jobs: bool = True, **variables: str) -> JSON:
+    """A data link to a dashboard with these variables set; time range and data source go along.
+
+    The chosen jobs do where the same ones scrape it: servers and pools may have different ones.
+    """
     chosen = [f"var-{name}={value}" for name, value in variables.items()]
-    carried = ["${__url_time_range}", "${datasource:queryparam}", "${job:queryparam}"]
+    carried = ["${__url_time_range}", "${datasource:queryparam}", *["${job:queryparam}"] * same_jobs]
     return {"title": title, "url": f"/d/{uid}?{'&'.join([*carried, *chosen])}", "targetBlank": False}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from boards.colours import LIMIT
+from boards.colours import LIMIT, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,14 +54,22 @@ Steps = tuple[tuple[float | None, str], ...]
 """Thresholds: from this value on this colour; the first has ``None``."""
 
 
-def stat(say: Say, query: Query, steps: Steps, *, named: bool = False, links: Sequence[JSON] = ()) -> JSON:
-    """One big number; with ``named``, below the name of the series that it belongs to."""
+def stat(
+    say: Say, query: Query, steps: Steps, *, named: bool = False, links: Sequence[JSON] = (), nothing: str = UNKNOWN
+) -> JSON:
+    """One big number; with ``named``, below the name of the series that it belongs to.
+
+    ``nothing`` is the colour where there is no data. Without the mapping Grafana would take that of the lowest value.
+    """
+    empty = {"match": "null", "result": {"text": say.nothing, "color": nothing, "index": 0}}
     panel = _panel("stat", say, [replace(query, instant=True)])
     panel["fieldConfig"]["defaults"] |= {
         "color": {"mode": "thresholds"},
         "thresholds": _thresholds(steps),
         "links": list(links),
     }
+    if len(steps) > 1:
+        panel["fieldConfig"]["defaults"]["mappings"] = [{"type": "special", "options": empty}]
     panel["options"] = {
         "colorMode": "background_solid" if len(steps) > 1 else "none",
         "graphMode": "none",
@@ -126,17 +134,17 @@ def graph(
     return panel
 
 
-def limit(panel: JSON, pattern: str = "limit") -> JSON:
-    """Draw the series whose name ends so as a limit."""
-    expression = f"/{pattern}$/"
-    red = _override("byRegexp", expression, color={"mode": "fixed", "fixedColor": LIMIT})
-    red["properties"] += [
+def limit(panel: JSON, *, several: bool = False) -> JSON:
+    """Draw the series whose name ends so as a limit: dashed, and red unless there are several to tell apart."""
+    colour = {} if several else {"color": {"mode": "fixed", "fixedColor": LIMIT}}
+    dashed = _override("byRegexp", "/limit$/", **colour)
+    dashed["properties"] += [
         {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [8, 6]}},
         {"id": "custom.fillOpacity", "value": 0},
         {"id": "custom.lineWidth", "value": 2},
         {"id": "custom.stacking", "value": {"mode": "none", "group": "limit"}},
     ]
-    panel["fieldConfig"]["overrides"].append(red)
+    panel["fieldConfig"]["overrides"].append(dashed)
     return panel
 
 

@@ -28,6 +28,7 @@ def _answers() -> Shelf:
         Query(f"topk(1, sum by (site) ({select(pool.OVERDUE)}) > 0)", "{{site}}"),
         ((None, colours.GOOD), (1, colours.ATTENTION), (3, colours.BAD)),
         named=True,
+        nothing=colours.GOOD,
     )
     waiting = stat(
         Say("Waiting", "Threads or tasks that wait for a connection now.", "No pool reports"),
@@ -53,12 +54,13 @@ def _answers() -> Shelf:
         ),
         Query(f"sum(increase({select(pool.RETURNED_BY_GC)}[$__range]))", "collected"),
         SOME_IS_BAD,
+        nothing=colours.GOOD,
     )
     orphans = stat(
         Say(
             "Orphaned",
             "Open connections that no pool counts any more, because dispose() came while they were out.",
-            "None",
+            "No pool reports",
         ),
         Query(f"sum({select(pool.ORPHANED)})", "orphaned"),
         SOME_IS_BAD,
@@ -124,6 +126,7 @@ def _places() -> Shelf:
     outside = link(
         "The application as the server sees it",
         frame.APPLICATION,
+        same_jobs=False,
         application="${__data.fields.Application:percentencode}",
     )
     code = table(

@@ -44,8 +44,17 @@ def recorded(name: str, *matchers: str) -> str:
     return f"{name}{{{inside}}}"
 
 
+def once(by: str, vector: str) -> str:
+    """Sum a vector by labels, the server among them; a server that is scraped in two ways counts once.
+
+    Each way (``/metrics`` and ``/probe``) is added up by itself and then one of them taken: two scrapes may see the same
+    connection in two states.
+    """
+    return f"max by ({by}) (sum by (job, instance, {by}) ({vector}))"
+
+
 def per_application(vector: str) -> str:
-    return f"sum by ({PER_APPLICATION}) ({vector})"
+    return once(PER_APPLICATION, vector)
 
 
 def floor(vector: str) -> str:

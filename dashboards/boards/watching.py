@@ -5,7 +5,7 @@ from __future__ import annotations
 from boards import colours
 from boards.frame import Shelf
 from boards.panels import Column, Query, Say, graph, states, table
-from boards.promql import HOUR, RATE, select
+from boards.promql import HOUR, RATE, once, select
 from pgleak import metrics
 
 
@@ -18,11 +18,12 @@ def refusals() -> Shelf:
             "No login failed",
             "short",
         ),
-        Query(f"sum by (server, reason) (increase({select(metrics.LOGIN_FAILURES)}[$__rate_interval])) > 0", "canary: {{reason}} on {{server}}"),
-        Query(f"sum by (server, reason) (increase({select(metrics.SCRAPE_ERRORS)}[$__rate_interval])) > 0", "pgleak: {{reason}} on {{server}}"),
+        Query(f"max by (server, reason) (increase({select(metrics.LOGIN_FAILURES)}[$__rate_interval])) > 0", "canary: {{reason}} on {{server}}"),
+        Query(f"max by (server, reason) (increase({select(metrics.SCRAPE_ERRORS)}[$__rate_interval])) > 0", "pgleak: {{reason}} on {{server}}"),
         steps=True,
     )  # fmt: skip
     role = f"max by (server, usename) ({select(metrics.ROLE_LIMIT)})"
+    connected = select(metrics.CONNECTIONS)
     database = f"max by (server, datname) ({select(metrics.DATABASE_LIMIT)})"
     limits = table(
         Say(
@@ -31,7 +32,7 @@ def refusals() -> Shelf:
             "No role or database has a limit",
         ),
         [
-            Query(f"sum by (server, usename) ({select(metrics.CONNECTIONS)}) / {role} or sum by (server, datname) ({select(metrics.CONNECTIONS)}) / {database}"),
+            Query(f"{once('server, usename', connected)} / {role} or {once('server, datname', connected)} / {database}"),
             Query(f"{role} or {database}"),
         ],
         [
@@ -52,7 +53,9 @@ def refusals() -> Shelf:
             RATE,
         ),
         *(
-            Query(f"{HOUR} * sum by (server) (rate({select(spec)}[$__rate_interval])) > 0", f"{how} on {{{{server}}}}")
+            Query(
+                f"{HOUR} * {once('server', f'rate({select(spec)}[$__rate_interval])')} > 0", f"{how} on {{{{server}}}}"
+            )
             for spec, how in (
                 (metrics.SESSIONS_ABANDONED, "client lost"),
                 (metrics.SESSIONS_FATAL, "fatal error"),
@@ -75,7 +78,7 @@ def _folded() -> str:
 def watcher() -> Shelf:
     read = states(
         Say("Is every server read?", "Whether pgleak's last read of the server succeeded.", "No server is watched"),
-        Query(f"min by (server) ({select(metrics.UP)})", "{{server}}"),
+        Query(f"max by (server) ({select(metrics.UP)})", "{{server}}"),
         {"1": ("read", colours.GOOD), "0": ("not read", colours.BAD)},
     )
     duration = graph(

@@ -52,12 +52,11 @@ def page(board: Board, prometheus: Prometheus, siblings: Sequence[str], *, top: 
     chosen = "".join(
         f"<span>{escape(one['label'])}</span><u>{escape(', '.join(board.chosen.get(one['name'], ())) or 'All')}</u>"
         for one in json["templating"]["list"]
-        if one["type"] == "query"
+        if one["type"] == "query" and not one["hide"]
     )
     hours = (board.span.end - board.span.start) / 3600
-    head = (
-        f"<header>{links}{escape(json['title'])} &nbsp; <small>last {hours:.0f} hours</small><p>{chosen}</p></header>"
-    )
+    shown = f"{hours:g} hours" if hours >= 1 else f"{hours * 60:.0f} minutes"
+    head = f"<header>{links}{escape(json['title'])} &nbsp; <small>last {shown}</small><p>{chosen}</p></header>"
     marks = list(_marks(board, prometheus))
     body = "".join(_placed(board, panel, prometheus, marks) for panel in _laid_out(board, prometheus))
     bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in json["panels"])

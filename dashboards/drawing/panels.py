@@ -56,8 +56,10 @@ def _stat(panel: Answered) -> str:
     field = fields.of(panel.json, "")
     solid = panel.json["options"]["colorMode"] == "background_solid"
     if not named:
-        colour = fields.colour(field, "", math.inf) if "First" in panel.json["title"] else fields.TEXT
-        return f'<div class="stat" style="color:{colour}"><div class="none">{escape(field["noValue"])}</div></div>'
+        base = fields.colour(field, "", -math.inf)
+        colour = next((one["options"]["result"]["color"] for one in field.get("mappings", ())), base)
+        style = f"background:{colour};color:{_DARK_TEXT}" if solid else f"color:{colour}"
+        return f'<div class="stat" style="{style}"><div class="none">{escape(field["noValue"])}</div></div>'
     name, series = named[0]
     colour = fields.colour(field, name, series.last)
     style = f"background:{colour};color:{_DARK_TEXT}" if solid else f"color:{colour}"

@@ -31,7 +31,7 @@ END = 1_773_162_000.0
 DEPLOYED = END - 21 * HOUR
 BEGIN = DEPLOYED - 28 * HOUR  # the record of the week that ended a day ago needs a day more than is shown
 STEP = 120.0  # between two scrapes
-JOB = "pgleak"
+JOB, JOB_OF_PROBES = "pgleak", "pgleak-each"
 
 _GROUPS = Settings(()).group_by
 _LIMITS = {"orders": Server(500, 3, 0, BEGIN - 9 * DAY, superuser=False, stats_visible=True, may_use_reserved=False)}
@@ -59,8 +59,11 @@ def _clients() -> dict[str, list[Client]]:
     }
 
 
-def lines(begin: float = BEGIN, step: float = STEP) -> Iterator[str]:
-    """Yield the text line by line; ends with the marker of OpenMetrics. The same story each time."""
+def lines(begin: float = BEGIN, step: float = STEP, *, twice: bool = False) -> Iterator[str]:
+    """Yield the text line by line; ends with the marker of OpenMetrics. The same story each time.
+
+    With ``twice``, what is about servers was scraped by ``/probe`` as well.
+    """
     random = Random(1)
     clients = _clients()
     for number, client in enumerate(client for connected in clients.values() for client in connected):
@@ -78,6 +81,10 @@ def lines(begin: float = BEGIN, step: float = STEP) -> Iterator[str]:
             readings.append(_reading(server, connected, now, random))
         reports = [process.snapshot(now, step, random) for process in processes]
         yield from _stamped(collector.families(readings, _GROUPS), now)
+        if twice:
+            for reading in readings:
+                probed = collector.families([reading], _GROUPS)
+                yield from _stamped(probed, now, JOB_OF_PROBES, instance=reading.name)
         yield from _stamped([*pools.families(reports), _process_start(now)], now)
         connections = [each for reading in readings for each in backends(reading)]
         joined = join(connections, [Reported(report, 1) for report in reports], _ADDRESSES)
@@ -113,9 +120,9 @@ def _process_start(now: float) -> Metric:
     return family
 
 
-def _stamped(families: Iterable[Metric], now: float) -> Iterator[str]:
+def _stamped(families: Iterable[Metric], now: float, job: str = JOB, instance: str = "pgleak:10432") -> Iterator[str]:
     """Yield the samples of one scrape as Prometheus would have stored them: with job and instance, and their moment."""
-    labels = f'job="{JOB}",instance="pgleak:10432"'
+    labels = f'job="{job}",instance="{instance}"'
     for line in encode(families, openmetrics=True).decode().splitlines():
         if not line.startswith("#"):
             name, brace, rest = line.partition("{")

@@ -1,8 +1,10 @@
 #!/bin/sh
 # The database's first start: the shop, and the roles of pgleak as `pgleak grants --server-version 18` prints them.
+# The image's entrypoint has read POSTGRES_PASSWORD_FILE into POSTGRES_PASSWORD by now, and removed the name of the file.
 set -eu
-psql --username "${POSTGRES_USER:-postgres}" --dbname postgres --no-psqlrc --quiet --set ON_ERROR_STOP=1 \
-    --set password="$(cat "$POSTGRES_PASSWORD_FILE")" <<'END'
+: "${POSTGRES_PASSWORD:?}"
+psql --username "${POSTGRES_USER:-postgres}" --dbname postgres --no-psqlrc --quiet --set ON_ERROR_STOP=1 <<'END'
+\getenv password POSTGRES_PASSWORD
 CREATE ROLE shop LOGIN PASSWORD :'password';
 CREATE DATABASE shop OWNER shop;
 

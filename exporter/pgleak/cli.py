@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import logging
 import os
-import signal
 import sys
 import textwrap
 from importlib import resources
@@ -22,12 +20,12 @@ from pgleak.who.options import Options as WhoOptions
 from pgleak.who.options import add as add_who_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from pgleak.finding import Finding
     from pgleak.settings import Settings
 
 _ABOUT = "Catch PostgreSQL connection leaks while they are still small."
-_END = (signal.SIGTERM, signal.SIGINT)
 _NO_TARGET = "there is no target in the settings: add one under `targets`"
 
 
@@ -37,15 +35,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser(given).parse_args(given)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        code = run(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where somebody can say what is wrong
     except UsageError as error:
         print(f"pgleak: {commandline.safe(str(error), given)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `pgleak grants | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
+    except OSError as error:  # `pgleak who --json > file` on a full disk
+        _drop_output()
+        print(f"pgleak: {commandline.safe(str(error), given)}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _drop_output() -> None:
+    """Let Python not try again, at its end, what could not be written."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser(given: Sequence[str]) -> commandline.Parser:
@@ -74,10 +85,11 @@ def _parser(given: Sequence[str]) -> commandline.Parser:
         "check",
         _check,
         "connect to each target; say what works and what to do about the rest",
-        "Try everything that watching needs: login, version, role, privileges, reserved slots, capacity, canary.\n"
-        "Exit code 0 when all targets can be watched, else 1.",
+        "Try everything that watching needs: login, version, role, privileges, reserved slots, capacity, canary; and\n"
+        "the folder of the pools. Exit code 0 when all of it can be watched, else 1.",
     )
     source.add(check)
+    source.add_pool_dir(check, "also look into the PGLEAK_DIR of the application; alone, ask no server")
 
     grants = _command(
         given,
@@ -152,48 +164,14 @@ def _serve(options: argparse.Namespace) -> int:
         print(resources.files("pgleak").joinpath("pgleak.example.yml").read_text("utf-8"), end="")
         return 0
     settings = _settings(options)
-    from pgleak.exporter import Exporter  # noqa: PLC0415  loads psycopg2, which only some commands need
-    from pgleak.web import ListenError, WebConfigError, WebServer  # noqa: PLC0415  likewise bcrypt
+    from pgleak.serving import run  # noqa: PLC0415  loads psycopg2, which only some commands need
+    from pgleak.web import ListenError  # noqa: PLC0415  likewise bcrypt
 
-    logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    _take_signals()
-    exporter = Exporter(settings)
     try:
-        server = WebServer(
-            exporter,
-            settings.listen.host,
-            settings.listen.port,
-            web_config_file=settings.web_config_file,
-            scrape_timeout=settings.timeouts.scrape,
-            scrape_offset=settings.timeouts.scrape_offset,
-        )
-    except WebConfigError as error:
-        raise UsageError(str(error)) from None
+        return run(settings, options.log_level)
     except ListenError as error:
         print(f"pgleak: {error}", file=sys.stderr)
         return 1
-    exporter.web_config_problem = lambda: server.config_problem
-    server.start()
-    if settings.listen.host in {"", "0.0.0.0", "::"} and not settings.web_config_file:  # noqa: S104  compared, not bound
-        logging.getLogger("pgleak").warning(
-            "listens on every address of this machine, without a password (--web-config)"
-        )
-    names = ", ".join([*exporter.targets(), *([str(settings.pool_dir)] if settings.pool_dir else [])])
-    logging.getLogger("pgleak").info("pgleak %s watches %s and listens on %s", __version__, names, server.url)
-    folder = settings.pool_dir
-    if folder and not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
-        logging.getLogger("pgleak").warning(
-            "%s is missing or cannot be read: start the application with PGLEAK_DIR=%s, or let this user read it",
-            folder,
-            folder,
-        )
-    exporter.start()
-    signal.sigwait(_END)
-    server.shutdown()
-    exporter.close()
-    return 0
 
 
 def _who(options: argparse.Namespace) -> int:
@@ -203,40 +181,40 @@ def _who(options: argparse.Namespace) -> int:
     return run(settings, WhoOptions.given(options), sys.stdout)
 
 
-def _take_signals() -> None:
-    """Leave the signals that end us to ``sigwait``: one that reached another thread would not wake the main one.
-
-    To be called before the first thread starts, because threads inherit the mask.
-    """
-    signal.signal(signal.SIGTERM, lambda *_: None)  # even if the parent ignores it
-    signal.pthread_sigmask(signal.SIG_BLOCK, _END)
-
-
 def _check(options: argparse.Namespace) -> int:
     settings = _settings(options)
-    from pgleak.postgres.check import check, failed  # noqa: PLC0415  loads psycopg2
+    from pgleak.finding import failed  # noqa: PLC0415  with the next
+    from pgleak.pool.check import check as check_folder  # noqa: PLC0415  only some commands need the pool half
+    from pgleak.postgres.check import check  # noqa: PLC0415  loads psycopg2
 
-    if not settings.targets:
+    if not settings.targets and not settings.pool_dir:
         print(f"pgleak: {_NO_TARGET}", file=sys.stderr)
         return 1
     broken = False
     for target in settings.targets:
-        print(f"{target.name} ({target.dsn.address})")
-        findings = []
-        for finding in check(target, settings):
-            findings.append(finding)
-            start, indent = f"  {finding.level:<4}  {finding.subject:<14}  ", " " * 24
-            for text in filter(None, (finding.text, finding.remedy)):
-                print(textwrap.fill(text, 118, initial_indent=start, subsequent_indent=indent), flush=True)
-                start = indent
-        broken = broken or failed(findings)
+        broken |= failed(_told(f"{target.name} ({target.dsn.address})", check(target, settings)))
+    if settings.pool_dir:
+        broken |= failed(_told(f"pools ({settings.pool_dir})", check_folder(settings.pool_dir)))
     return int(broken)
+
+
+def _told(about: str, findings: Iterable[Finding]) -> list[Finding]:
+    """Print each finding as it is made."""
+    print(about)
+    told = []
+    for finding in findings:
+        told.append(finding)
+        start, indent = f"  {finding.level:<4}  {finding.subject:<14}  ", " " * 24
+        for text in filter(None, (finding.text, finding.remedy)):
+            print(textwrap.fill(text, 118, initial_indent=start, subsequent_indent=indent), flush=True)
+            start = indent
+    return told
 
 
 def _grants(options: argparse.Namespace) -> int:
     from pgleak.postgres.grants import grants  # noqa: PLC0415  as the other commands
 
-    version, database = (options.server_version, "postgres") if options.server_version else _ask(_settings(options))
+    version, database = (options.server_version, "postgres") if options.server_version else _ask(options)
     try:
         print(grants(version, options.role or "pgleak", database), end="")
     except ValueError as error:
@@ -244,23 +222,30 @@ def _grants(options: argparse.Namespace) -> int:
     return 0
 
 
-def _ask(settings: Settings) -> tuple[int, str]:
-    """Return the first target's major version and database."""
+def _ask(options: argparse.Namespace) -> tuple[int, str]:
+    """Return the first target's major version and database; of remarks and an error, the error comes first."""
     from pgleak.postgres.connection import version_and_database  # noqa: PLC0415  loads psycopg2
     from pgleak.postgres.reasons import ReadError  # noqa: PLC0415  likewise
 
+    remarks: list[str] = []
+    settings = source.settings(options, remarks.append)
     if not settings.targets:
         raise UsageError(f"{_NO_TARGET}, or give --server-version, for example --server-version 16")
     target = settings.targets[0]
+    error = ""
+    version = 0
+    database = ""
     try:
         version, database = version_and_database(target.dsn, settings.timeouts)
-    except ReadError as error:
-        print(
-            f"pgleak: {target.name} ({target.dsn.address}) does not tell its version: {error.detail} ({error.reason})."
-            " Give it with --server-version, for example --server-version 16",
-            file=sys.stderr,
+    except ReadError as refused:
+        error = (
+            f"{target.name} ({target.dsn.address}) does not tell its version: {refused.detail} ({refused.reason})."
+            " Give it with --server-version, for example --server-version 16"
         )
-        raise SystemExit(1) from None
+    for text in filter(None, (error, *remarks)):
+        print(f"pgleak: {text}", file=sys.stderr)
+    if error:
+        raise SystemExit(1)
     return version // 10000, database
 
 

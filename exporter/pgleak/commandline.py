@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from pgleak.problem import nearest
 from pgleak.secret import looks_like_dsn
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 _HIDDEN = "(not shown)"
 _DSN_ADVICE = "did you mean --dsn?"
 _PASSWORD_ADVICE = "a password belongs in PGPASSWORD, ~/.pgpass or --password-file"  # noqa: S105  advice
-_PASSWORD_OPTION = re.compile(r"(-W|-p|--?pass(w(or)?d)?)", re.IGNORECASE)
+_PASSWORD_OPTION = re.compile(r"-[Wp]|--?p(wd?|a?s+[wor]*d?)", re.IGNORECASE)  # mistyped ones too
+_NAME = re.compile(rf"--password-f[ile]*|{_PASSWORD_OPTION.pattern}|--[a-z][a-z_-]*|-\w", re.IGNORECASE)
 _CREDENTIALS = re.compile(r":.*@|^\w+\s*=", re.DOTALL)  # user:password@host, or key=value
 
 
@@ -30,6 +32,16 @@ class Parser(argparse.ArgumentParser):
         # An abbreviation would take `--password X` for the file X, and say that there is no such file.
         super().__init__(**options, allow_abbrev=False)
         self.given = given
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As in argparse, but a command refuses by itself what it does not know: its usage is the one that helps."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [name for name in self._option_string_actions if name.startswith("--")]
+            near = nearest(next((each for each in unknown if each.startswith("--")), "").partition("=")[0], options)
+            advice = next((what for _, what in _secrets(unknown)), f"did you mean {near}?" if near else "")
+            self.error("; ".join(filter(None, [f"unrecognized arguments: {' '.join(_names(unknown))}", advice])))
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and exit with code 2."""
@@ -60,6 +72,16 @@ def path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
     return Path(no_dsn(text))
+
+
+def _names(unknown: Sequence[str]) -> Iterator[str]:
+    """What may be shown of arguments that nobody knows: options, up to where a value may begin."""
+    before = ""
+    for argument in unknown:
+        found = None if _PASSWORD_OPTION.fullmatch(before) else _NAME.match(argument)
+        name, value = (found.group(), argument[found.end() :]) if found else ("", argument)
+        yield f"{name}={_HIDDEN}" if name and value.startswith("=") else f"{name}{_HIDDEN}" if value else name
+        before = argument
 
 
 def _secrets(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

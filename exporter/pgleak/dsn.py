@@ -119,6 +119,11 @@ class Dsn:
         return f"{self._hosts()}/{_shown(database)}" if database else self._hosts()
 
     @property
+    def has_password(self) -> bool:
+        """Whether the text that this was made from holds a secret."""
+        return any(self._options.get(option) for option in SECRET_OPTIONS)
+
+    @property
     def server(self) -> str:
         """The address without the database, as a default for the label `server`."""
         service = self._service()

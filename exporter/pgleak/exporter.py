@@ -79,17 +79,22 @@ class Exporter:
 
     def report(self, deadline: float) -> Report:
         """Read all targets and the folder, and say who holds what. ``deadline`` is in seconds of the clock."""
-        return self._report(self._read(deadline))
+        folder = (
+            self._folder()
+        )  # before the servers, which take their time: what is there afterwards was there all along
+        return self._report(self._read(deadline), folder)
 
     def overview(self) -> Overview | None:
         """Return who holds what, from readings of the last seconds, and the day before; None where that is switched off."""
         if not self._settings.connections_page:
             return None
-        seen = self._report([reading for _, reading in self._glance() if reading])
+        seen = self._report([reading for _, reading in self._glance() if reading], self._folder())
         return Overview(seen, diagnose(seen), self._history.series())
 
-    def _report(self, readings: Sequence[Reading]) -> Report:
-        folder = pool_reading.read(self._settings.pool_dir) if self._settings.pool_dir else None
+    def _folder(self) -> pool_reading.Reading | None:
+        return pool_reading.read(self._settings.pool_dir) if self._settings.pool_dir else None
+
+    def _report(self, readings: Sequence[Reading], folder: pool_reading.Reading | None) -> Report:
         found = self._join(readings, folder or pool_reading.Reading(), self._settings.thresholds)
         return report(self._now(), readings, self._addresses, folder, found)
 
@@ -115,8 +120,9 @@ class Exporter:
     ) -> Join:
         """Say who holds each connection of these servers; with thresholds, each is judged by itself, too."""
         connections = [each for reading in readings for each in backends(reading, thresholds)]
+        read = {reading.name: reading.ended for reading in readings}
         with self._joining:
-            return self._coverage.judge(join(connections, folder.processes, self._addresses), folder)
+            return self._coverage.judge(join(connections, folder.processes, self._addresses), folder, read)
 
     def targets(self) -> Sequence[str]:
         """Return the names of the targets, in the order of the settings."""

@@ -43,11 +43,8 @@ _LOG_LEVELS = ("debug", "info", "warning", "error")
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options, those that name servers among them."""
     source.add(parser)
-    parser.add_argument(
-        "--pool-dir",
-        metavar="DIR",
-        type=commandline.path,
-        help="also serve the SQLAlchemy pools of the processes whose PGLEAK_DIR this is; alone, watch no server",
+    source.add_pool_dir(
+        parser, "also serve the SQLAlchemy pools of the processes whose PGLEAK_DIR this is; alone, watch no server"
     )
     parser.add_argument(
         "--listen",

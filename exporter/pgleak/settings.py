@@ -14,7 +14,7 @@ from pgleak.metrics import GROUPING
 from pgleak.problem import Problem
 from pgleak.settings_model import DEFAULT_GROUP_BY, Canary, Caps, Listen, Settings, Target, Thresholds, Timeouts
 from pgleak.settings_patterns import Patterns
-from pgleak.settings_schema import Section, SettingsError, format_duration, show, show_key
+from pgleak.settings_schema import Section, SettingsError, format_duration, show, show_path
 from pgleak.yamlfile import YamlError, read
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def from_yaml(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     except YamlError as error:
         raise SettingsError(str(path), [Problem("", str(error))]) from None
     twice = [
-        Problem(f"{path}:{each.line}:{each.column}", f"the key {show_key(each.key)} stands twice, {first}")
+        Problem(f"{path}:{each.line}:{each.column}", f"the key {where} stands twice, first on line {each.first_line}")
         for each in document.duplicates
-        for first in [f"first on line {each.first_line}"]
+        for where in [show_path((*each.above, each.key))]
     ]
     return _read(document.data, path.parent, str(path), environ, twice)
 

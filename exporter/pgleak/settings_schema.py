@@ -13,7 +13,7 @@ from pgleak.dsn import looks_like_dsn
 from pgleak.problem import Problem, nearest, unknown_key
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
 T = TypeVar("T")
@@ -100,6 +100,11 @@ def show_key(key: object) -> str:
     return "(a key that is not shown)" if re.search(r"[@:/=]", text) else show(text)
 
 
+def show_path(keys: Iterable[str | int]) -> str:
+    """Return the way to a value from the top of the file, such as `targets[0].name`."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{show_key(key)}" for key in keys).removeprefix(".")
+
+
 class Section:
     """One mapping of the file. Each reading method notes problems and then returns its default."""
 
@@ -109,9 +114,9 @@ class Section:
         self._data: Mapping[object, object] = data if isinstance(data, Mapping) else {}
         self.is_mapping = isinstance(data, Mapping)
         if not self.is_mapping:
-            kind = {type(None): "nothing", str: "text", list: "a list"}.get(type(data), type(data).__name__)
+            shown = show(data) if data is None or isinstance(data, (int, float, list)) else "text"  # a password, maybe
             self._problems.append(
-                Problem(path, f"must be a mapping (key: value) with keys out of {', '.join(keys)}", kind)
+                Problem(path, f"must be a mapping (key: value) with keys out of {', '.join(keys)}", shown)
             )
         for key, value in self._data.items():
             if key not in keys:

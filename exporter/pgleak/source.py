@@ -5,21 +5,30 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from pgleak import commandline
 from pgleak.commandline import UsageError
+from pgleak.pool.snapshot import Limits
+from pgleak.problem import nearest
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pgleak.settings import Settings
 
 SERVER_HALF = ("psycopg2", "yaml", "bcrypt")
 _NAMES_A_SERVER = ("PGLEAK_DSN", "PGHOST", "PGHOSTADDR", "PGSERVICE")
 _NAMES_NONE = ("PGPORT", "PGUSER", "PGDATABASE")
+_VARIABLES = ("PGLEAK_DSN", "PGLEAK_LISTEN")
+_OF_APPLICATIONS = (
+    "PGLEAK_DIR",
+    "PGLEAK_APPLICATION_NAME",
+    *(f"PGLEAK_{each.name.upper()}" for each in fields(Limits)),
+)
+_KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+)$")  # for each Service, as one named pgleak
 _ADDRESS_LIKE = re.compile(r"[\w.:-]{1,60}")  # nothing else is repeated: it may be a connection string
 _HOW_TO_NAME = "Name one with --dsn, PGLEAK_DSN or PGHOST"
 
@@ -36,6 +45,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", metavar="NAME", help="value of the label `server` (default: host:port)")
 
 
+def add_pool_dir(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """Add the option that names the folder of an application's processes."""
+    parser.add_argument("--pool-dir", metavar="DIR", type=commandline.path, help=meaning)
+
+
 def settings(
     options: argparse.Namespace, say: Callable[[str], None], environ: Mapping[str, str] = os.environ
 ) -> Settings:
@@ -48,15 +62,31 @@ def settings(
         raise UsageError(f"{', '.join(missing)} not installed: this command needs `pip install 'pgleak[server]'`")
     from pgleak.settings import SettingsError  # noqa: PLC0415  needs the extra
 
+    remarks: list[str] = []  # said when nothing is wrong: beside an error they would hide what it is about
     try:
-        found = _named(options, say, environ)
+        found = _named(options, remarks.append, environ)
     except SettingsError as error:
         raise UsageError(str(error)) from None
     if getattr(options, "web_config", None):
         found = replace(found, web_config_file=options.web_config)
     if getattr(options, "pool_dir", None):
         found = replace(found, pool_dir=options.pool_dir)
-    return _listening(found, options, environ)
+    found = _listening(found, options, environ)
+    for remark in (*remarks, *_unread(environ)):
+        say(remark)
+    return found
+
+
+def _unread(environ: Mapping[str, str]) -> Iterator[str]:
+    """Say which variables look like ours and are not, by their names alone."""
+    known = (*_VARIABLES, *_OF_APPLICATIONS)
+    for name in sorted(environ):
+        if name.startswith("PGLEAK_") and name not in known and not _KUBERNETES.search(name):
+            near = nearest(name.removeprefix("PGLEAK_"), [each.removeprefix("PGLEAK_") for each in known])
+            hint = (
+                f"; did you mean PGLEAK_{near}?" if near else f"; what this command reads is {' and '.join(_VARIABLES)}"
+            )
+            yield f"{name} is not read{hint}"
 
 
 def _named(options: argparse.Namespace, say: Callable[[str], None], environ: Mapping[str, str]) -> Settings:
@@ -74,6 +104,11 @@ def _named(options: argparse.Namespace, say: Callable[[str], None], environ: Map
             say(f"only --pool-dir is looked at: {', '.join(lone)} without PGHOST names no server. {_HOW_TO_NAME}")
         return Settings(targets=())
     found = single_target(options.dsn, name=options.server, password_file=options.password_file, environ=environ)
+    if options.dsn is not None and found.targets[0].dsn.has_password:
+        say(
+            "--dsn holds a password, and ps shows it to everybody on this machine: "
+            "give it by PGLEAK_DSN, PGPASSWORD, ~/.pgpass or --password-file"
+        )
     if not is_named:
         address = found.targets[0].dsn.address
         say(f"no server is named, so it is libpq's default: {address}. {_HOW_TO_NAME}, or many with --config")

@@ -5,11 +5,20 @@ The messages of PyYAML show the line that it stumbled over, which may be the one
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import select
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
+
+LARGEST = 1024 * 1024
+"""Bytes that a file may have: room for thousands of targets."""
+
+_PATIENCE = 30.0  # seconds until something comes out of a pipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +36,7 @@ class Duplicate:
     line: int
     column: int
     first_line: int
+    above: tuple[str | int, ...] = ()  # the keys and places in lists that lead to the mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +53,11 @@ def read(path: Path) -> Document:
     text = ""
     # Errors are raised outside of the handlers: the originals hold pieces of the file.
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = _content(path)
+        if len(content) > LARGEST:
+            problem = f"{path}: is too large: {LARGEST:,} bytes are allowed"
+        else:
+            text = content.decode("utf-8-sig")
     except OSError as error:
         problem = f"{path}: cannot be read: {error.strerror or type(error).__name__}"
     except UnicodeDecodeError as error:
@@ -52,6 +66,22 @@ def read(path: Path) -> Document:
     if problem:
         raise YamlError(problem)
     return parse(text, str(path))
+
+
+def _content(path: Path) -> bytes:
+    """Return what a file or a pipe holds, or one byte more than is allowed. Raises OSError, also for a device."""
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind)):
+        code = errno.EISDIR if stat.S_ISDIR(kind) else errno.ENODEV
+        raise OSError(code, os.strerror(code) if stat.S_ISDIR(kind) else "neither a file nor a pipe")
+    # Without waiting, for a named pipe may never have a writer. What a shell passes on as <(...) has one from the start.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        waiting = select.poll()
+        waiting.register(file, select.POLLIN)
+        if not waiting.poll(_PATIENCE * 1000):
+            raise OSError(errno.ETIMEDOUT, f"nothing came out of the pipe within {_PATIENCE:g} s")
+        os.set_blocking(file.fileno(), True)
+        return file.read(LARGEST + 1)
 
 
 def parse(text: str, name: str) -> Document:
@@ -79,7 +109,16 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, text: str) -> None:
         self.duplicates: list[Duplicate] = []
+        self._above: list[str | int] = []
         super().__init__(text)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        # A place in a list, the node of a key, or nothing for a key itself and for the top.
+        step = index.value if isinstance(index, yaml.ScalarNode) else index
+        self._above.append(step if isinstance(step, (str, int)) else "")
+        node = super().compose_node(parent, index)
+        self._above.pop()
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # Here and not where the mapping is constructed: by then `<<` may have been merged into it.
@@ -91,8 +130,8 @@ class _Loader(yaml.SafeLoader):
                 continue
             line = key.start_mark.line + 1
             if (key.tag, key.value) in first:
-                earlier = first[key.tag, key.value]
-                self.duplicates.append(Duplicate(str(key.value), line, key.start_mark.column + 1, earlier))
+                place = (line, key.start_mark.column + 1, first[key.tag, key.value])
+                self.duplicates.append(Duplicate(str(key.value), *place, tuple(self._above[1:])))
             first.setdefault((key.tag, key.value), line)
         return node
 
@@ -131,6 +170,10 @@ def _without_quotations(error: yaml.MarkedYAMLError) -> str:
         return "an anchor (&name) stands twice"
     if problem.startswith("but ") and error.context:
         problem = f"{error.context}, {problem}"
+    if problem.startswith("expected <block end>"):
+        return f"{problem}; the indentation does not fit the lines above"
+    if problem.startswith(("mapping values are not allowed", "could not find expected ':'")):
+        return f"{problem}; look at the indentation, and put a value with ': ' in quotes"
     if not problem.startswith(_HARMLESS):
         return re.split(r" ['\"]", problem, maxsplit=1)[0]
     if "cannot start any token" not in problem:

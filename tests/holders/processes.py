@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import servers
 import watching
-from pgleak.holders.join import Join, claims_of, join
+from pgleak.holders.join import IMPRECISION, Join, claims_of, join
 from pgleak.pool import reading
 from pgleak.postgres.backends import ServerBackend, backends
 from pgleak.postgres.reader import Reader
@@ -22,7 +23,14 @@ if TYPE_CHECKING:
     from pgleak.demo.embedded import EmbeddedPostgres
     from pgleak.holders.join import Held
 
+READ = {"db0": 0.0}  # one reading of the first server
 APPLICATION = Path(__file__).parent / "application.py"
+
+
+def tool(name: str, package: str) -> str:
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    assert path, f"{name} is missing: apt install {package}"
+    return path
 
 
 def url(server: EmbeddedPostgres, name: str, address: str = "") -> str:
@@ -93,3 +101,10 @@ def settled(fleet: Fleet, *servers: EmbeddedPostgres, expected: dict[str, list[s
             return found
         assert time.monotonic() < deadline, f"{holders}, {found.unplaced}"
         time.sleep(0.1)
+
+
+def outlived(fleet: Fleet, found: Join) -> reading.Reading:
+    """What every process says that reported after the youngest connection was opened."""
+    youngest = max(held.backend.started or 0.0 for held in found.held) + IMPRECISION
+    servers.wait_until(lambda: all(each.snapshot.taken > youngest for each in fleet.report().processes))
+    return fleet.report()

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import watching
 from holders.processes import url
 from pgleak.exporter import Exporter
-from pgleak.holders.join import HOLDERS
+from pgleak.holders.join import HOLDERS, Join, Unplaced
+from pgleak.holders.metrics import NAMES, families
+from pgleak.pool.snapshot import ProcessIdentity
 from servers import wait_until
 
 if TYPE_CHECKING:
@@ -51,3 +53,18 @@ def test_one_target_alone_is_not_joined(postgres16: EmbeddedPostgres, fleet: Fle
         exporter.close()
     assert "pgleak_connections" in names
     assert "pgleak_backends" not in names
+
+
+def test_names_that_only_processes_tell_are_bounded() -> None:
+    process = ProcessIdentity(1, 0.0, "boot", "host", "shop")
+    unplaced = tuple(
+        Unplaced(process, f"made-up-{number}", "db:1", number + 1, "pooler") for number in range(NAMES + 50)
+    )
+    told = Join((), unplaced, frozenset(each.application_name for each in unplaced))
+    found = [sample for family in families(told) for sample in family.samples]
+    names = {sample.labels["application_name"] for sample in found}
+    assert len(names) == NAMES + 1
+    assert "made-up-149" in names, "those with most of them stay"
+    assert sum(sample.value for sample in found) == sum(each.connections for each in unplaced)
+    rest = {sample.labels["reason"]: sample.value for sample in found if sample.labels["application_name"] == "(other)"}
+    assert rest["pooler"] == sum(range(1, 51))

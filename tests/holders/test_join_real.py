@@ -6,20 +6,16 @@ import contextlib
 import functools
 import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import servers
-from holders.processes import APPLICATION, Fleet, joined, of, seen, settled, url
-from pgleak.demo.embedded import free_port
+from holders.processes import APPLICATION, READ, Fleet, joined, of, outlived, seen, settled, tool, url
 from pgleak.holders.coverage import Coverage
 from pgleak.holders.join import IMPRECISION, join
 
@@ -44,12 +40,6 @@ if not os.fork():  # only children are in the other namespace of processes
     os._exit(0)
 sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
-
-
-def tool(name: str, package: str) -> str:
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
-    assert path, f"{name} is missing: apt install {package}"
-    return path
 
 
 def unshared(*kinds: str) -> list[str]:
@@ -200,101 +190,11 @@ def test_a_process_id_that_came_round_again_is_not_its_predecessor(
     ]  # fmt: skip
 
 
-@pytest.fixture
-def pgbouncer(postgres16: EmbeddedPostgres, tmp_path: Path) -> Iterator[int]:
-    """A pooler in front of the server; its port."""
-    port = free_port()
-    folder = tmp_path / "bouncer"
-    folder.mkdir(mode=0o755)
-    settings = folder / "pgbouncer.ini"
-    settings.write_text(
-        f"[databases]\n* = host=127.0.0.1 port={postgres16.port} user=postgres\n[pgbouncer]\n"
-        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nunix_socket_dir =\npool_mode = session\n"
-    )
-    command = [tool("pgbouncer", "pgbouncer"), str(settings)]
-    if os.geteuid() == 0:
-        for each in (folder, *folder.parents):
-            if each.owner() == "root" and Path("/tmp") in each.parents:
-                each.chmod(0o755)
-        command = [tool("setpriv", "util-linux"), "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    yield port
-    process.terminate()
-    process.wait(10)
-
-
 def test_a_pooler_in_between_is_said_and_nothing_is_guessed(
     postgres16: EmbeddedPostgres, fleet: Fleet, pgbouncer: int
 ) -> None:
-    def listens() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", pgbouncer), 1):
-            return True
-        return False
-
-    servers.wait_until(listens)
     fleet.start(url(postgres16, NAME, f"127.0.0.1:{pgbouncer}"), "in_use", "in_use")
     found = settled(fleet, postgres16, expected={NAME: ["unknown", "unknown"]})
     assert [(each.reason, each.connections, each.application_name) for each in found.unplaced] == [("pooler", 2, NAME)]
     coverage = Coverage([re.compile(NAME)], patience=0)
-    assert {held.holder for held in of(coverage.judge(found, fleet.report()), NAME)} == {"unknown"}
-
-
-def test_a_process_that_does_not_report_makes_its_connections_unknown(
-    postgres16: EmbeddedPostgres, fleet: Fleet, connect: Connect
-) -> None:
-    """From one moment nobody can say whether a process is missing or a connection is."""
-    fleet.start(url(postgres16, NAME), "in_use", "pooled")
-    fleet.start(url(postgres16, NAME), "in_use", reports=False)
-    found = settled(fleet, postgres16, expected={NAME: ["in_use", "pooled", "unknown"]})
-    assert Coverage(learning=0, patience=0).judge(found, fleet.report()) == found
-
-
-def test_where_all_processes_reported_for_a_while_a_stranger_is_unclaimed(
-    postgres16: EmbeddedPostgres, fleet: Fleet, connect: Connect
-) -> None:
-    time = iter([0.0, 300.0, 601.0, 602.0, 611.9, 613.0, 630.0])
-    coverage = Coverage(clock=lambda: next(time))
-
-    def look(*expected: str) -> None:
-        found = settled(fleet, postgres16, expected={NAME: [each.replace("unclaimed", "unknown") for each in expected]})
-        judged = coverage.judge(found, fleet.report())
-        assert sorted(held.holder for held in of(judged, NAME)) == sorted(expected)
-
-    running = fleet.start(url(postgres16, NAME), "in_use")
-    for _ in range(3):
-        look("in_use")
-    connect(postgres16, application_name=NAME)
-    look("in_use", "unknown")  # too young: it may be reported in a moment
-    look("in_use", "unknown")
-    look("in_use", "unclaimed")
-    running.communicate(timeout=20)
-    look("unknown")  # nobody reports any more, so nobody is missing
-
-
-def test_what_could_not_be_read_keeps_strangers_from_being_called_unclaimed(
-    postgres16: EmbeddedPostgres, fleet: Fleet, connect: Connect
-) -> None:
-    fleet.start(url(postgres16, NAME), "in_use")
-    connect(postgres16, application_name=NAME)
-    found = settled(fleet, postgres16, expected={NAME: ["in_use", "unknown"]})
-    coverage = Coverage([re.compile(NAME)], patience=0)
-    judged = coverage.judge(found, fleet.report())
-    assert sorted(held.holder for held in of(judged, NAME)) == ["in_use", "unclaimed"]
-    (file,) = fleet.folder.glob("*.state")
-    shutil.copy(file, fleet.folder / f"77-{'0' * 32}.state")
-    assert fleet.report().skipped
-    assert coverage.judge(found, fleet.report()) == found
-
-
-def test_a_process_that_hangs_may_have_opened_what_it_has_not_reported(
-    postgres16: EmbeddedPostgres, fleet: Fleet, connect: Connect
-) -> None:
-    fleet.start(url(postgres16, NAME), "in_use")
-    report = fleet.report()
-    connect(postgres16, application_name=NAME)
-    backends = seen(postgres16)
-    coverage = Coverage([re.compile(NAME)], patience=0)
-    for silence, expected in ((1.0, ["in_use", "unclaimed"]), (60.0, ["in_use", "unknown"])):
-        processes = tuple(replace(each, silence=silence) for each in report.processes)
-        judged = coverage.judge(join(backends, processes), replace(report, processes=processes))
-        assert sorted(held.holder for held in of(judged, NAME)) == expected
+    assert {held.holder for held in of(coverage.judge(found, outlived(fleet, found), READ), NAME)} == {"unknown"}

@@ -75,6 +75,42 @@ def test_a_broken_fixture_keeps_its_own_message(project: Project) -> None:
     assert "1 passed, 1 error" in run.output
 
 
+@pytest.mark.parametrize("how", ["", "(strict=True)", "(raises=ValueError)"])
+def test_a_fixture_of_a_module_whose_last_test_is_expected_to_fail_is_told(project: Project, how: str) -> None:
+    write(
+        project,
+        f"""
+        @pytest.fixture(scope='module')
+        def forgetful():
+            take()
+
+        def test_first(forgetful):
+            pass
+
+        @pytest.mark.xfail{how}
+        def test_known(forgetful):
+            raise ValueError('a known bug')
+        """,
+    )
+    run = project.run("--pgleak")
+    assert "by the fixture 'forgetful' (scope module)" in run.messages["test_known"]
+    assert "1 passed, 1 xfailed, 1 error" in run.output
+
+
+def test_what_an_expected_failure_leaves_behind_itself_is_expected(project: Project) -> None:
+    write(
+        project,
+        """
+        @pytest.mark.xfail
+        def test_known():
+            take()
+            raise ValueError('a known bug')
+        """,
+    )
+    run = project.run("--pgleak")
+    assert (run.code, run.messages) == (0, {})
+
+
 def test_a_setup_that_fails_is_judged_too(project: Project) -> None:
     write(
         project,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool, SingletonThreadPool
 
-from pgleak.pool import api
+from pgleak.pool import api, checkouts
 from pool_support import EVENTS, Counts, Truth, counts, new_name, pool_of, url
 
 if TYPE_CHECKING:
@@ -132,11 +133,14 @@ def test_instrumenting_again_changes_nothing(postgres16: EmbeddedPostgres) -> No
 
 def test_uninstrumenting_leaves_sqlalchemy_as_it_was(postgres16: EmbeddedPostgres) -> None:
     engine = create_engine(url(postgres16))
+    view = engine.execution_options(isolation_level="AUTOCOMMIT")
     # whoever listens to connections of each kind, before and after
     before = _listeners(engine)
     api.instrument()
     api.instrument(engine, name=new_name())
+    api.instrument(view)
     engine.connect().close()
+    view.connect().close()
     engine.dispose()
     engine.connect().close()
     assert _listeners(engine) != before
@@ -147,6 +151,54 @@ def test_uninstrumenting_leaves_sqlalchemy_as_it_was(postgres16: EmbeddedPostgre
     assert "connect" not in vars(engine.pool)
     assert api.snapshot().pools == ()
     engine.connect().close()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("first", ["engine", "view", "all"])
+def test_an_engine_with_options_is_the_same_engine(postgres16: EmbeddedPostgres, first: str) -> None:
+    """`execution_options` makes an engine that shares pool, dialect and events with the one it is made of."""
+    engine = create_engine(url(postgres16), pool_size=5, max_overflow=0)
+    view = engine.execution_options(isolation_level="AUTOCOMMIT").execution_options(stream_results=True)
+    api.instrument({"engine": engine, "view": view, "all": None}[first])
+    api.instrument(view)
+    api.instrument(engine)
+    assert api.is_instrumented(engine)
+    assert api.is_instrumented(view)
+    with engine.connect(), view.connect():
+        (pool,) = [pool for pool in api.snapshot().pools if pool.checkouts]
+        assert (pool.engines, pool.connections_max, len(pool.checkouts)) == (1, 5, 2)
+        assert (pool.counters.opened, pool.counters.checkouts) == (2, 2)
+    api.uninstrument(view)
+    assert not api.is_instrumented(engine)
+    assert "connect" not in vars(engine.dialect)
+    engine.dispose()
+
+
+def test_a_pool_that_another_thread_just_looks_up_is_seen_all_the_same(
+    postgres16: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was found unwatched, and what says that it is watched comes before the finding is remembered."""
+    name = new_name()
+    engine, other = create_engine(url(postgres16)), create_engine(url(postgres16))
+    api.instrument(other)
+    look, looked, go_on = checkouts._engine_of, threading.Event(), threading.Event()
+
+    def look_slowly(pool: Pool) -> Any:
+        found = look(pool)
+        if threading.current_thread() is thread:
+            looked.set()
+            go_on.wait(10)
+        return found
+
+    monkeypatch.setattr(checkouts, "_engine_of", look_slowly)
+    thread = threading.Thread(target=lambda: engine.connect().close())
+    thread.start()
+    assert looked.wait(10)
+    api.instrument(engine, name=name)
+    go_on.set()
+    thread.join()
+    with engine.connect():
+        assert counts(name) == Counts(used=1)
     engine.dispose()
 
 

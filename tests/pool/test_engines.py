@@ -69,12 +69,40 @@ def test_engines_made_over_and_over_are_named_with_their_line(
         engine.dispose()
 
 
-def test_engines_that_are_used_again_are_no_pile(postgres16: EmbeddedPostgres) -> None:
-    """One per tenant."""
-    api.instrument(limits=AT_ONCE)
+def time_passes(seconds: float) -> None:
+    """Everything was that much longer ago."""
+    for pool in api.LEDGER.pools.values():
+        for watched in pool.engines.values():
+            watched.born -= seconds
+        for connection in pool.connections.values():
+            connection.used_at -= seconds
+
+
+def test_a_call_may_use_its_engine_more_than_once(postgres16: EmbeddedPostgres) -> None:
+    api.instrument()
+    engines = [make(postgres16) for _ in range(PILE)]
+    for engine in engines:
+        use(engine, times=3)
+    time_passes(59)
+    assert piled_up(api.snapshot()) == ()
+    time_passes(2)
+    (pile,) = piled_up(api.snapshot())
+    assert pile.made.unused == PILE
+    for engine in engines:
+        engine.dispose()
+
+
+@pytest.mark.parametrize("come_back", [2, PILE + 2])
+def test_engines_that_are_used_again_are_no_pile(postgres16: EmbeddedPostgres, come_back: int) -> None:
+    """One per tenant: some tenants come rarely, and others before them show that they do come."""
+    api.instrument()
     engines = [make(postgres16) for _ in range(PILE + 2)]
     for engine in engines:
         use(engine, times=2)
+    time_passes(50)
+    for engine in engines[:come_back]:
+        use(engine)
+    time_passes(3600)
     (made,) = [made for pool in api.snapshot().pools for made in pool.made]
     assert made.engines == PILE + 2
     assert made.unused == 0

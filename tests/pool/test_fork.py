@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 import traceback
 from typing import TYPE_CHECKING
@@ -12,13 +14,14 @@ import pytest
 from sqlalchemy import create_engine
 
 import servers
-from pgleak.pool import api
+from pgleak.pool import api, statefile
 from pgleak.pool.snapshot import Limits
 from pgleak.pool.suspects import judge
 from pool_support import Counts, counts, new_name, pool_of, url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pgleak.demo.embedded import EmbeddedPostgres
 
@@ -109,6 +112,45 @@ def test_the_child_watches_its_suspects_on_a_thread_of_its_own(postgres16: Embed
         held.close()
 
     in_child(child)
+    engine.dispose()
+
+
+def test_a_fork_in_the_midst_of_a_report_leaves_no_lock_behind(
+    postgres16: EmbeddedPostgres, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a thread of the parent's holds at the moment of a fork stays held in the child for ever."""
+    monkeypatch.setenv(statefile.VARIABLE, str(folder))
+    engine = create_engine(url(postgres16))
+    api.instrument(engine)
+    engine.connect().close()
+    reporter = statefile._reporters[os.getpid()]
+    locks = [reporter._ended._cond, reporter._writing, reporter._claim, api._state.lock, api.MONITOR._starting]  # type: ignore[attr-defined]
+    locks.append(api.MONITOR._stop._cond)  # type: ignore[attr-defined]
+    held, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with contextlib.ExitStack() as stack:
+            for lock in locks:
+                if lock is not reporter._claim:  # which is held already, for good
+                    stack.enter_context(lock)
+            held.set()
+            forked.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(10)
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    try:
+        # it stays there to be waited for, so that its number is nobody else's before it is killed
+        servers.wait_until(lambda: os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None)
+    finally:
+        forked.set()
+        thread.join()
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+    assert status == 0
     engine.dispose()
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from anyio import to_thread
 from fastapi import Depends, FastAPI
+from fastapi.responses import StreamingResponse
 from prometheus_client import REGISTRY
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
@@ -27,6 +28,7 @@ from pool_support import url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -109,7 +111,11 @@ async def get(app: Any, path: str) -> str:
     """One request as an ASGI server makes it: in a task of its own."""
     sent: list[dict[str, Any]] = []
 
+    requests = iter([1])
+
     async def receive() -> dict[str, Any]:
+        if next(requests, None) is None:
+            await asyncio.Event().wait()  # the client stays until the answer is whole
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: dict[str, Any]) -> None:
@@ -178,6 +184,43 @@ def test_a_request_outlives_the_thread_that_opened_its_session(
     assert asyncio.run(get(app, "/")) == '["unknown"]', "no suspect"
     assert len({*threads}) == 2
     engines.pop().dispose()  # and forget it: FastAPI remembers the dependency for good, and with it what it refers to
+
+
+def _marked(mark: Callable[[], AbstractContextManager[None]]) -> FastAPI:
+    app = FastAPI()
+
+    def dependency() -> Iterator[int]:
+        with mark():
+            yield 1
+
+    @app.get("/dependency")
+    def depends(value: int = Depends(dependency)) -> int:
+        return value
+
+    @app.get("/stream")
+    def stream() -> StreamingResponse:
+        def rows() -> Iterator[str]:
+            with mark():
+                yield "1"
+                yield "2"
+
+        return StreamingResponse(rows())
+
+    return app
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [lambda: marks.context("report"), lambda: marks.expected_hold("report", max_seconds=900)],
+    ids=["context", "expected_hold"],
+)
+def test_a_generator_may_be_marked(mark: Callable[[], AbstractContextManager[None]]) -> None:
+    """Each of its steps runs in a thread, and in a context, of its own: where it ends nothing was set."""
+    app = _marked(mark)
+    assert asyncio.run(get(app, "/dependency")) == "1"
+    assert asyncio.run(get(app, "/stream")) == "12"
+    assert marks.MARKS.get() == marks.NOTHING
+    assert not marks._open
 
 
 def test_fastapi_with_an_asynchronous_engine(recipe: Callable[[str], Any]) -> None:

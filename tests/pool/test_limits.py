@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import create_engine
 
-from pgleak.pool import api
+from pgleak.pool import api, reading
 from pgleak.pool.limits import limits_from_environment
-from pgleak.pool.snapshot import Limits
+from pgleak.pool.marks import expected_hold
+from pgleak.pool.snapshot import Expected, Limits
+from pgleak.pool.suspects import judge
 from pool_support import url
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pgleak.demo.embedded import EmbeddedPostgres
+    from pgleak.pool.statefile import StateFile
 
 
 def test_each_limit_has_a_variable() -> None:
@@ -47,6 +53,53 @@ def test_what_makes_no_sense_is_said_once_and_not_quoted(value: str, caplog: pyt
     assert caplog.messages == [
         "PGLEAK_DEAD_OWNER must be a number, 0 or more; 5 holds; PGLEAK_SAMPLES must be a whole number, 0 or more; 20 holds"
     ]
+
+
+def test_a_number_of_any_length_is_a_mistake_like_another() -> None:
+    assert limits_from_environment({"PGLEAK_SAMPLES": "9" * 400, "PGLEAK_DEAD_OWNER": "1e400"}) == Limits()
+
+
+@pytest.mark.parametrize("value", [math.nan, -1.0, -math.inf, 10**400])
+def test_what_is_no_limit_is_refused_where_it_is_given(value: float) -> None:
+    for field in fields(Limits):
+        with pytest.raises((ValueError, TypeError), match=field.name):
+            Limits(**{field.name: value})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_seconds"), expected_hold("report", max_seconds=value):
+        pass
+
+
+@pytest.mark.parametrize("value", ["30", None, []])
+def test_what_is_no_number_is_refused_where_it_is_given(value: Any) -> None:
+    for field in fields(Limits):
+        with pytest.raises(TypeError, match=field.name):
+            Limits(**{field.name: value})
+    with pytest.raises(TypeError, match="max_seconds"), expected_hold("report", max_seconds=value):
+        pass
+
+
+@pytest.mark.parametrize("name", [b"report", None, 7])
+def test_what_is_known_to_take_long_has_a_name(name: Any) -> None:
+    with pytest.raises(TypeError, match="name"), expected_hold(name, max_seconds=900):
+        pass
+
+
+@pytest.mark.parametrize("most", [math.inf, sys.float_info.max])
+def test_without_a_limit_a_process_is_read_like_another(
+    postgres16: EmbeddedPostgres, write: Callable[..., StateFile], folder: Path, most: float
+) -> None:
+    """One number that is not finite would make the whole file unreadable."""
+    engine = create_engine(url(postgres16))
+    api.instrument(engine, limits=Limits(most, most, most, most))
+    with expected_hold("for ever", max_seconds=most), engine.connect():
+        mine = api.snapshot()
+        write(mine)
+        found = reading.read(folder)
+    assert not found.skipped
+    (reported,) = found.processes
+    assert reported.snapshot.limits == Limits(math.inf, math.inf, math.inf, math.inf)
+    assert reported.snapshot.pools[0].checkouts[0].expected == Expected("for ever", math.inf)
+    assert judge(mine) == judge(reported.snapshot) == ()
+    engine.dispose()
 
 
 def test_code_goes_before_the_environment(postgres16: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:

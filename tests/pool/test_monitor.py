@@ -8,6 +8,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from sqlalchemy import create_engine
 
 import servers
@@ -19,8 +20,6 @@ from pgleak.pool.survey import survey
 from pool_support import new_name, pool_of, url
 
 if TYPE_CHECKING:
-    import pytest
-
     from pgleak.demo.embedded import EmbeddedPostgres
     from pgleak.pool.suspects import Verdict
 
@@ -111,15 +110,16 @@ def test_the_log_is_not_flooded(postgres16: EmbeddedPostgres, caplog: pytest.Log
     engine.dispose()
 
 
+@pytest.mark.parametrize("error", [RuntimeError("the pager is down"), SystemExit(1), KeyboardInterrupt()])
 def test_a_callback_that_fails_is_logged_and_forgotten(
-    postgres16: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
+    postgres16: EmbeddedPostgres, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     engine = create_engine(url(postgres16))
     api.instrument(engine, name="callback")
     reporter, clock = Reporter(api.LEDGER), Clock()
 
     def fail(_: Verdict) -> None:
-        raise RuntimeError("the pager is down")
+        raise error
 
     reporter.on_suspect = fail
     clock.ahead = 61

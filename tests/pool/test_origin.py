@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from pgleak.pool import origin
 from pgleak.pool.origin import capture, resolve
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pgleak.pool.origin import Stack
 
 HERE = Path(__file__).read_text(encoding="utf-8").splitlines()
@@ -34,6 +37,30 @@ def test_four_frames_at_most_the_innermost_first() -> None:
     assert HERE[frames[0].line - 1].endswith("# INNERMOST")
     assert all("return recurse(" in HERE[frame.line - 1] for frame in frames[1:])
     assert {frame.module for frame in frames} == {__name__}
+
+
+def test_context_managers_do_not_hide_who_entered_them() -> None:
+    """Each stands behind a frame of contextlib's, and a checkout in the innermost one is a caller's far out."""
+
+    @contextmanager
+    def transaction() -> Iterator[Stack]:
+        yield here()[0]
+
+    @contextmanager
+    def unit_of_work() -> Iterator[Stack]:
+        with transaction() as stack:
+            yield stack
+
+    @contextmanager
+    def traced() -> Iterator[Stack]:
+        with unit_of_work() as stack:
+            yield stack
+
+    with traced() as stack:
+        frames = resolve(stack)
+    assert [frame.function.rpartition(".")[2] for frame in frames] == [
+        "transaction", "unit_of_work", "traced", "test_context_managers_do_not_hide_who_entered_them",
+    ]  # fmt: skip
 
 
 def test_a_call_over_many_lines_is_on_its_first_or_own_line() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pgleak.pool import reading
 from pgleak.pool.encoding import VERSION
 from pgleak.pool.snapshot import (
+    OTHER_SITES,
     PoolCounters,
 )
 from state_support import a_pool, a_snapshot, metrics_of, state_files, truncate
@@ -44,6 +45,30 @@ def test_the_folder_stays_small_and_the_sum_true(folder: Path, write: Callable[.
     assert state_files(folder) == []
     assert sorted(path.name for path in folder.iterdir()) == [".lock", f"ended-{VERSION}"]
     assert reading.read(folder).ended["shop"].checkouts == 150
+
+
+def test_a_sum_that_is_larger_than_its_file_may_be_leaves_sites_out_and_counts_them_all(
+    folder: Path, write: Callable[..., StateFile]
+) -> None:
+    """Each process fits; what they leave behind together does not."""
+    sites = {f"package.module_with_a_name.sub{number}:Class.method_{number}_{'x' * 200}": 1 for number in range(150)}
+    for generation in range(2):
+        pools = [
+            replace(
+                a_pool(),
+                name=f"shop/{generation}/{number}",
+                counters=PoolCounters(
+                    suspects={f"{generation}.{number}.{site}": 1 for site in sites}, suspects_returned={}
+                ),
+            )
+            for number in range(60)
+        ]
+        write(replace(a_snapshot(), pools=tuple(pools))).close()
+    assert reading.fold(folder) == 2
+    ended = reading.read(folder).ended
+    assert sum(sum(counters.suspects.values()) for counters in ended.values()) == 2 * 60 * len(sites)
+    assert all(counters.suspects[OTHER_SITES] for counters in ended.values())
+    assert state_files(folder) == []
 
 
 def test_being_killed_while_folding_counts_nothing_twice(folder: Path, write: Callable[..., StateFile]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from pgleak.pool.suspects import judge
+from pgleak.pool.suspects import judge, limit_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pgleak.postgres.backends import ServerBackend
 
 Holder: TypeAlias = Literal["pooled", "in_use", "overdue", "owner_dead", "orphaned", "unclaimed", "unknown"]
+#: Those that somebody has to do something about.
+BAD_HOLDERS: frozenset[Holder] = frozenset({"overdue", "owner_dead", "orphaned", "unclaimed"})
 HOLDERS: tuple[Holder, ...] = ("pooled", "in_use", "overdue", "owner_dead", "orphaned", "unclaimed", "unknown")
 #: Why nobody is named: two reports contradict each other, a report has this pid with another start, the role sees no times.
 Doubt: TypeAlias = Literal["", "ambiguous", "other_start", "hidden"]
@@ -49,6 +51,7 @@ class Claim(NamedTuple):
     checkout: Checkout | None = None
     verdict: Verdict | None = None
     silence: float = 0.0  # seconds since the process reported; it hangs when that is long
+    limit: float = 0.0  # seconds that the checkout may be held
 
 
 class Held(NamedTuple):
@@ -135,7 +138,10 @@ def claims_of(processes: Iterable[Reported]) -> Iterator[Claim]:
                 yield Claim(process, pool, backend, "orphaned", None, None, silence)
             for checkout in pool.checkouts:
                 verdict = verdicts.get(checkout.number)
-                yield Claim(process, pool, checkout.backend, _holder(checkout, verdict), checkout, verdict, silence)
+                limit = verdict.limit if verdict is not None else limit_of(checkout, pool, snapshot.limits)
+                yield Claim(
+                    process, pool, checkout.backend, _holder(checkout, verdict), checkout, verdict, silence, limit
+                )
 
 
 def _by_address(processes: Iterable[Reported]) -> Iterator[tuple[str, list[Claim]]]:

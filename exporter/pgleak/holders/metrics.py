@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pgleak.holders.join import Join
 
+NAMES = 100  # of applications that only processes tell of: a folder is no reason for series without end
 SITES = 20  # with a series of their own, per server and application
 
 BACKENDS = Spec(
@@ -47,7 +48,8 @@ UNMATCHED = Spec(
     "connections",
     note=(
         "`pooler`: their process ids are none, as PgBouncer hands them out; `not_watched`: on a server that is not "
-        "watched or could not be read, or just closed; `ambiguous`: two servers fit equally well; `no_pid`: the driver does not tell."
+        "watched or could not be read, or just closed; `ambiguous`: two servers fit equally well; `no_pid`: the driver does not tell. "
+        "The 100 applications with most of them, the rest is `(other)`."
     ),
 )
 
@@ -71,12 +73,22 @@ def families(join: Join) -> Iterator[Metric]:
         ((server, name, holder), holders[server, name, holder]) for server, name in applications for holder in HOLDERS
     )
     yield OVERDUE.family(_capped(sites).items())
-    unmatched: Counter[tuple[str, str]] = Counter()
+    yield UNMATCHED.family(_unmatched(join).items())
+
+
+def _unmatched(join: Join) -> dict[tuple[str, str], int]:
+    """By application and reason; those with most of them by name, the rest as one."""
+    found: Counter[tuple[str, str]] = Counter()
+    weight: Counter[str] = Counter()
     for each in join.unplaced:
-        unmatched[each.application_name, each.reason] += each.connections
-    yield UNMATCHED.family(
-        ((name, reason), unmatched[name, reason]) for name in sorted(join.reported) for reason in REASONS
-    )
+        found[each.application_name, each.reason] += each.connections
+        weight[each.application_name] += each.connections
+    shown: dict[tuple[str, str], int] = {}
+    for place, name in enumerate(sorted(join.reported, key=lambda name: (-weight[name], name))):
+        for reason in REASONS:
+            key = (name if place < NAMES else OTHER_SITES, reason)
+            shown[key] = shown.get(key, 0) + found[name, reason]
+    return shown
 
 
 def _capped(sites: Counter[tuple[str, str, str]]) -> Counter[tuple[str, str, str]]:

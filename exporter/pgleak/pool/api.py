@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy.engine import Engine
+from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from pgleak.pool import checkouts, drivers, events, marks, owner, statefile
@@ -140,6 +141,8 @@ def _sync_engine(engine: AnyEngine) -> Engine:
     inner = getattr(engine, "sync_engine", engine)
     if not isinstance(inner, Engine):
         raise TypeError(f"pgleak.instrument() takes an Engine, an AsyncEngine or nothing, not {type(engine).__name__}")
+    while isinstance(inner, OptionEngine):  # of execution_options(): another engine's pool, dialect and events
+        inner = inner._proxied  # noqa: SLF001 - there is no public way
     return inner
 
 
@@ -160,7 +163,8 @@ def _watch(engine: Engine, name: str | None, application_name: str | None) -> No
 def _watch_all(application_name: str | None) -> None:
     _state.default_name = application_name or _state.default_name
     _patch_engine()
-    engines = [found for found in gc.get_objects() if issubclass(type(found), Engine)]
+    kinds = ((found, type(found)) for found in gc.get_objects())
+    engines = [found for found, kind in kinds if issubclass(kind, Engine) and not issubclass(kind, OptionEngine)]
     new = []
     for engine in engines:
         if LEDGER.watched(engine) is None and hasattr(engine, "pool"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from asyncio import _get_running_loop as running_loop
+from itertools import count
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 # id of a pool -> its ledger, None for a pool that is not watched; and what takes the entry away when the pool dies
 _ledgers: dict[int, PoolLedger | None] = {}
 _deaths: dict[int, ref[Pool]] = {}
+_changes = count(1)
+_changed = 0  # what the last change of what is watched was numbered
 _absent: Any = object()
 _original: dict[tuple[type[Pool], str], Any] = {}
 _RETURN = "_return_conn"  # since 1.0; not public
@@ -72,6 +75,8 @@ def sees_returns() -> bool:
 
 def forget() -> None:
     """Look every pool up anew: after a change of what is watched, and after a fork."""
+    global _changed  # noqa: PLW0603 - before anything is forgotten, so that who remembers after that sees it
+    _changed = next(_changes)
     _deaths.clear()
     _ledgers.clear()
 
@@ -119,7 +124,7 @@ def _connecting(original: Any) -> Any:
             given = proxy._connection_record.fairy_ref  # noqa: SLF001 - the weak reference that is there anyway
             connection.out = (next(numbers), now, owner, stack, session, site, given, current_marks())
             site.checkouts += 1
-            connection.uses += 1
+            connection.used_at = now
             ledger.waited += now - started
         except Exception:  # noqa: BLE001 - raised here it would cost the application the connection
             LEDGER.errors += 1
@@ -192,7 +197,7 @@ def _failed(ledger: PoolLedger, started: float, error: BaseException) -> None:
 def _look_up(pool: Pool) -> PoolLedger | None:
     """The ledger of a pool, None where it is not watched; remembered from now on. Never raises."""
     try:
-        key = id(pool)
+        key, known = id(pool), _changed
         watched = _engine_of(pool)
         ledger = watched.ledger if watched is not None else None
 
@@ -205,6 +210,8 @@ def _look_up(pool: Pool) -> PoolLedger | None:
 
         _deaths[key] = ref(pool, forget_pool)
         _ledgers[key] = ledger
+        if _changed != known:  # another thread's instrument() meanwhile: what was looked up is of before
+            _ledgers.pop(key, None)
         if ledger is not None:
             for callback in _on_first_connect:
                 callback()

@@ -88,7 +88,7 @@ class _Reader:
         boot, host, application_name = self._texts()
         pid, samples, errors, pools = next(self._integers)
         started, taken, *times = next(self._numbers)
-        dead_owner, alive_owner, alive_factor, unproven_site = times
+        dead_owner, alive_owner, alive_factor, unproven_site = map(_limited, times)
         self._stacks = self._stacks_of()
         return ProcessSnapshot(
             ProcessIdentity(pid, started, boot, host, application_name),
@@ -114,7 +114,7 @@ class _Reader:
             application_name=application_name,
             server=server,
             engines=engines,
-            connections_max=math.inf if limit == UNLIMITED else limit,
+            connections_max=_limited(limit),
             pending=pending,
             idle=tuple(self._backends()),
             checkouts=tuple(self._checkouts()),
@@ -145,7 +145,7 @@ class _Reader:
         standing, contexts = list(map(stack, next(self._integers))), self._texts()
         expected: list[Expected | None] = [None] * len(numbers)
         for index, name, max_seconds in zip(next(self._integers), self._texts(), next(self._numbers), strict=True):
-            expected[index] = Expected(name, max_seconds)
+            expected[index] = Expected(name, _limited(max_seconds))
         columns = (numbers, backends, checked_out_at, ages, kinds, places, sites, frames, owners, standing, contexts)
         return map(Checkout, *_equally_long(*columns, expected))
 
@@ -185,6 +185,10 @@ def _histogram(bounds: tuple[float, ...], counts: list[int], total: float) -> Hi
     if len(counts) != len(bounds) + 1:
         raise MalformedSnapshotError("a histogram needs one count more than bounds")
     return Histogram(bounds, tuple(counts), total)
+
+
+def _limited(value: float) -> float:
+    return math.inf if value == UNLIMITED else value
 
 
 def _columns(values: list[Any], lengths: array[int]) -> Iterator[list[Any]]:

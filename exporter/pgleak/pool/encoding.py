@@ -7,7 +7,6 @@ nothing has to be parsed and no value can be of another type: the bytes never le
 
 from __future__ import annotations
 
-import math
 import struct
 from array import array
 from itertools import chain
@@ -40,7 +39,12 @@ PLACES: tuple[Place, ...] = get_args(Place)
 OWNER_KINDS: tuple[OwnerKind, ...] = get_args(OwnerKind)
 OWNER_STATES: tuple[OwnerState, ...] = get_args(OwnerState)
 
-UNLIMITED = -1.0  # an infinity would hide damage: every number in a file is finite
+UNLIMITED = -1.0  # an infinity would hide damage: every number in a file is finite, and so is their sum
+_LONGEST = 1e15  # what is more may as well be unlimited: thirty million years in seconds
+
+
+def _limited(value: float) -> float:
+    return value if value < _LONGEST else UNLIMITED
 
 
 def encode(snapshot: ProcessSnapshot) -> bytes:
@@ -71,7 +75,7 @@ class _Writer:
         self._texts((process.boot, process.host, process.application_name))
         self._integers((process.pid, limits.samples, snapshot.errors, len(snapshot.pools)))
         times = (limits.dead_owner, limits.alive_owner, limits.alive_factor, limits.unproven_site)
-        self._numbers((process.started, snapshot.taken, *times))
+        self._numbers((process.started, snapshot.taken, *map(_limited, times)))
         self._stacks_of(snapshot)
         for pool in snapshot.pools:
             self._pool(pool)
@@ -95,7 +99,7 @@ class _Writer:
     def _pool(self, pool: PoolSnapshot) -> None:
         self._texts((pool.name, pool.pool_class, pool.application_name, pool.server))
         self._integers((pool.engines, pool.pending))
-        self._numbers((UNLIMITED if pool.connections_max == math.inf else pool.connections_max,))
+        self._numbers((_limited(pool.connections_max),))
         self._backends(pool.idle)
         self._checkouts(pool.checkouts)
         self._backends(pool.orphans)
@@ -129,7 +133,7 @@ class _Writer:
         expected = [(index, each.expected) for index, each in enumerate(checkouts) if each.expected is not None]
         self._integers(index for index, _ in expected)
         self._texts(each.name for _, each in expected)
-        self._numbers(each.max_seconds for _, each in expected)
+        self._numbers(_limited(each.max_seconds) for _, each in expected)
 
     def _sites(self, sites: Mapping[str, SiteStatistics]) -> None:
         self._texts(sites)

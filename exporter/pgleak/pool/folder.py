@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import re
+import shlex
 import stat
 import time
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ class Folder:
             except FileExistsError:
                 pass
             except OSError as error:
-                raise FolderError("missing", f"{self.path}: cannot be created: {error.strerror}") from None
+                advice = f"make it first, as root: install -d -m 700 -o {os.geteuid()} {shlex.quote(self.path)}"
+                raise FolderError("missing", f"{self.path}: cannot be created: {error.strerror}; {advice}") from None
         try:
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | _OPEN)
         except FileNotFoundError:

@@ -59,7 +59,7 @@ class Connection:
 
     __slots__ = (
         "__weakref__", "detached", "driver", "engine", "inherited", "key", "last", "opened", "out", "pid", "pool", "reason",
-        "server", "shared", "uses",
+        "server", "shared", "used_at",
     )  # fmt: skip
 
     def __init__(self, key: int, engine: WatchedEngine, opened: float) -> None:
@@ -76,7 +76,7 @@ class Connection:
         self.detached = False
         self.inherited = False  # opened by the parent process
         self.reason = ""
-        self.uses = 0
+        self.used_at = monotonic()  # when it was checked out last
 
     def share(self, proxy: object) -> bool:
         """Handed out while it is out. False when that is the same holder once more, as SingletonThreadPool has it."""

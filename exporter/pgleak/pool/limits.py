@@ -28,9 +28,10 @@ def limits_from_environment(environment: Mapping[str, str] = os.environ) -> Limi
         whole = isinstance(field.default, int)
         try:
             value = int(text) if whole else float(text)
+            Limits(**{field.name: value})  # type: ignore[arg-type]
         except ValueError:
-            value = math.nan
-        if math.isfinite(value) and value >= 0:
+            value = math.inf
+        if value != math.inf:  # which in code is meant, and here is more likely a mistake
             chosen[field.name] = value
         else:
             mistakes.append(f"{variable} must be a {'whole ' * whole}number, 0 or more; {field.default:g} holds")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pgleak.pool.owner import current_owner
-from pgleak.pool.snapshot import Expected
+from pgleak.pool.snapshot import Expected, checked_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +35,13 @@ def expected_hold(name: str, *, max_seconds: float) -> Iterator[None]:
 
     Counts for connections that are checked out in the block, how long ever they stay out, and for those that were
     checked out before it, while it lasts. A holder that ends without returning is a suspect all the same.
+    `max_seconds` may be infinite. Raises TypeError for a name that is no string and for what is no number, ValueError for
+    a negative number and for NaN.
     """
-    expected = Expected(str(name), float(max_seconds))
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, not {type(name).__name__}")
+    checked_limit("max_seconds", max_seconds)
+    expected = Expected(name, float(max_seconds))
     owner = current_owner()
     key = owner.key()
     token = MARKS.set(replace(MARKS.get(), expected=expected))
@@ -49,7 +54,7 @@ def expected_hold(name: str, *, max_seconds: float) -> Iterator[None]:
             _open[key] = remaining
         else:
             _open.pop(key, None)
-        MARKS.reset(token)
+        _leave(token)
 
 
 def expected_now(key: int) -> Expected | None:
@@ -65,6 +70,15 @@ def context(name: str) -> Iterator[None]:
     try:
         yield
     finally:
+        _leave(token)
+
+
+def _leave(token: Token[Marks]) -> None:
+    """Set back what held before, unless another context leaves than entered: then there it was never set.
+
+    So it is with a generator that a framework resumes in one thread after the other.
+    """
+    with suppress(ValueError):
         MARKS.reset(token)
 
 

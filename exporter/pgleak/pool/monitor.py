@@ -84,7 +84,7 @@ class Reporter:
         if callback is not None:
             try:
                 callback(verdict)
-            except Exception:
+            except BaseException:  # sys.exit() too would end the thread, and with it all watching
                 self._ledger.errors += 1
                 log.exception("the on_suspect callback failed")
 

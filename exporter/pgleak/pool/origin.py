@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+from inspect import CO_GENERATOR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 Stack: TypeAlias = "tuple[CodeType | int, ...]"
 
 FRAMES = 4  # reported per checkout
-_NOTED = 2 * (FRAMES + 1)  # one more, as one of the callers may be a library's
-_DEPTHS = range(64)  # frames walked at most
+_DEPTHS = range(64)  # frames walked at most until the application's innermost is found
+_REACH = range(24)  # and from there, while its callers are looked for
 
 APPLICATION, LIBRARY, SESSION, PACKAGE = range(4)
 
@@ -107,32 +108,36 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
                 first = first.f_back
     except AttributeError:  # no frame is left: there is none of the application, or a coroutine awaits this
         return _search(frame)
-    if file not in _applications:
+    code = first.f_code
+    if file not in _applications or code.co_flags & CO_GENERATOR:
         return _search(frame)
     # written out, because a loop costs twice as much
     second = first.f_back
     if second is None:
-        return (first.f_code, first.f_lasti), session
+        return (code, first.f_lasti), session
     third = second.f_back
     if third is None:
-        return (first.f_code, first.f_lasti, second.f_code, second.f_lasti), session
+        return (code, first.f_lasti, second.f_code, second.f_lasti), session
     fourth = third.f_back
     if fourth is None:
-        return (first.f_code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti), session
+        return (code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti), session
     fifth = fourth.f_back
     if fifth is None:
         return (
-            first.f_code, first.f_lasti, second.f_code, second.f_lasti,
+            code, first.f_lasti, second.f_code, second.f_lasti,
             third.f_code, third.f_lasti, fourth.f_code, fourth.f_lasti,
         ), session  # fmt: skip
     return (
-        first.f_code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
+        code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
         fourth.f_code, fourth.f_lasti, fifth.f_code, fifth.f_lasti,
     ), session  # fmt: skip
 
 
 def _search(frame: FrameType | None) -> tuple[Stack, bool]:
-    """Like `capture` where its short way fails: files that were not seen before, packages, coroutines."""
+    """Like `capture` where its short way fails: files that were not seen before, packages, coroutines, generators.
+
+    Between nested context managers there is a library's frame for each of the application's, so those are not noted here.
+    """
     session = hopped = False
     spare: FrameType | None = None
     for _ in _DEPTHS:
@@ -155,8 +160,11 @@ def _search(frame: FrameType | None) -> tuple[Stack, bool]:
         frame = None
     stack: list[CodeType | int] = []
     frame = frame or spare
-    while frame is not None and len(stack) < _NOTED:
-        stack += frame.f_code, frame.f_lasti
+    for _ in _REACH:
+        if frame is None or len(stack) >= 2 * FRAMES:
+            break
+        if not stack or classify(frame) in {APPLICATION, PACKAGE}:
+            stack += frame.f_code, frame.f_lasti
         frame = frame.f_back
     return tuple(stack), session
 

@@ -91,7 +91,7 @@ def fold(path: StrPath) -> int:
                 return 0
             with folder.exclusive() as alone:
                 return _fold(folder) if alone else 0
-    except (FolderError, OSError):
+    except (FolderError, OSError, ValueError):  # the last one: a sum that does not fit whatever is left out
         return 0
 
 
@@ -238,10 +238,15 @@ def _sum(payload: bytes) -> tuple[frozenset[str], ProcessSnapshot]:
 
 
 def _replace_ended(folder: Folder, ended: Mapping[str, PoolCounters], folded: list[str]) -> None:
-    pools = tuple(_counters_only(name, counters) for name, counters in _bounded(ended).items())
-    snapshot = ProcessSnapshot(ProcessIdentity(0, 0.0, "", "", ""), time.time(), Limits(), pools)
+    names, sites, pools = " ".join(folded).encode() + b"\n", _SITES, _POOLS
+    payload = names + _encoded(_bounded(ended, pools, sites))
+    while len(payload) > envelope.LIMIT and pools > 1:
+        if sites > 1:
+            sites //= 2
+        else:
+            pools //= 2
+        payload = names + _encoded(_bounded(ended, pools, sites))
     token = os.urandom(16)
-    payload = " ".join(folded).encode() + b"\n" + encode(snapshot)
     descriptor = folder.create(token)
     try:
         envelope.write(descriptor, envelope.Record(0, 0.0, token, payload))
@@ -250,36 +255,39 @@ def _replace_ended(folder: Folder, ended: Mapping[str, PoolCounters], folded: li
         os.close(descriptor)
 
 
+def _encoded(ended: Mapping[str, PoolCounters]) -> bytes:
+    pools = tuple(_counters_only(name, counters) for name, counters in ended.items())
+    return encode(ProcessSnapshot(ProcessIdentity(0, 0.0, "", "", ""), time.time(), Limits(), pools))
+
+
 def _counters_only(name: str, counters: PoolCounters) -> PoolSnapshot:
     return PoolSnapshot(name, "", "", "", 0, 0.0, 0, (), (), (), {}, counters)
 
 
-def _bounded(ended: Mapping[str, PoolCounters]) -> dict[str, PoolCounters]:
+def _bounded(ended: Mapping[str, PoolCounters], pools: int, sites: int) -> dict[str, PoolCounters]:
     ranked = sorted(ended, key=lambda name: ended[name].checkouts, reverse=True)
-    kept = {name: _with_bounded_sites(ended[name]) for name in ranked[:_POOLS]}
-    for name in ranked[_POOLS:]:
+    kept = {name: _with_bounded_sites(ended[name], sites) for name in ranked[:pools]}
+    for name in ranked[pools:]:
         rest = kept.get(OTHER_SITES, PoolCounters())
-        kept[OTHER_SITES] = _with_bounded_sites(rest.plus(ended[name]))
+        kept[OTHER_SITES] = _with_bounded_sites(rest.plus(ended[name]), sites)
     return kept
 
 
-def _with_bounded_sites(counters: PoolCounters) -> PoolCounters:
+def _with_bounded_sites(counters: PoolCounters, sites: int) -> PoolCounters:
     return replace(
         counters,
-        suspects=_top(counters.suspects),
-        suspects_returned=_top(counters.suspects_returned),
-        returned_by_gc=_top(counters.returned_by_gc),
+        suspects=_top(counters.suspects, sites),
+        suspects_returned=_top(counters.suspects_returned, sites),
+        returned_by_gc=_top(counters.returned_by_gc, sites),
     )
 
 
-def _top(counts: Mapping[str, int]) -> Mapping[str, int]:
-    if len(counts) <= _SITES:
+def _top(counts: Mapping[str, int], most: int) -> Mapping[str, int]:
+    if len(counts) <= most:
         return counts
     ranked = sorted((site for site in counts if site != OTHER_SITES), key=counts.__getitem__, reverse=True)
-    rest = sum(counts[site] for site in ranked[_SITES:])
-    return add_counts(
-        {site: counts[site] for site in ranked[:_SITES]}, {OTHER_SITES: rest + counts.get(OTHER_SITES, 0)}
-    )
+    rest = sum(counts[site] for site in ranked[most:])
+    return add_counts({site: counts[site] for site in ranked[:most]}, {OTHER_SITES: rest + counts.get(OTHER_SITES, 0)})
 
 
 def _aged(snapshot: ProcessSnapshot, silence: float) -> ProcessSnapshot:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class EngineSite:
 
     frames: tuple[Frame, ...]  # the innermost first
     engines: int
-    unused: int  # of these: hold connections open that were used once at most, since longer than `unproven_site`
+    unused: int  # of these: hold connections open that only the call that made the engine used, longer than `unproven_site` ago
 
     @property
     def site(self) -> str:
@@ -200,15 +201,35 @@ class PoolSnapshot:
     orphaned_at: tuple[tuple[Frame, ...], ...] = ()  # for each orphan, the frames of the checkout that returned it last
 
 
+def checked_limit(name: str, value: object) -> None:
+    """Raise TypeError for what is no number, ValueError for a negative one and NaN. An infinite one is no limit at all."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    try:
+        sound = float(value) >= 0
+    except OverflowError:
+        sound = False
+    if not sound:
+        raise ValueError(f"{name} must be 0 or more, math.inf at most")
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a checkout counts as overdue, in seconds."""
+    """When a checkout counts as overdue, in seconds; math.inf for never. Raises TypeError and ValueError as it must."""
 
     dead_owner: float = 5.0  # since its thread was seen to have ended, its task to be done
     alive_owner: float = 30.0  # never earlier than this ...
     alive_factor: float = 5.0  # ... and not before this many times the site's own p99
     unproven_site: float = 60.0  # a living owner at a site that has too few samples for a p99
     samples: int = 20  # how many returns make a site proven
+
+    def __post_init__(self) -> None:
+        for name in ("dead_owner", "alive_owner", "alive_factor", "unproven_site"):
+            checked_limit(name, getattr(self, name))
+        if not isinstance(self.samples, int):
+            raise TypeError(f"samples must be a whole number, not {type(self.samples).__name__}")
+        if not 0 <= self.samples < 1 << 63:
+            raise ValueError("samples must be 0 or more, and less than 2**63")
 
 
 @dataclass(frozen=True, slots=True)

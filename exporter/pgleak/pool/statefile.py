@@ -134,7 +134,8 @@ class Reporter:
                 self._writing.release()
 
     def abandon(self) -> None:
-        """In a forked child: forget the parent's file without touching its lock."""
+        """In a forked child: forget the parent's file without touching its lock, nor any of threads that are not here."""
+        self._ended = threading.Event()
         self._ended.set()
         self._close()
 
@@ -142,7 +143,10 @@ class Reporter:
         while True:
             self.write()
             if self._writes % _FOLD_EVERY == 1:
-                reading.fold(self.path)
+                try:
+                    reading.fold(self.path)
+                except Exception as error:  # noqa: BLE001  as in `write`: this thread has to go on
+                    self._complain(f"{type(error).__name__}: {error}")
             if self._ended.wait(self._interval):
                 return
 

@@ -38,6 +38,12 @@ if TYPE_CHECKING:
     from pgleak.pool.snapshot import Frame, Limits, Place
 
 
+#: Seconds from an engine's birth within which every use may belong to the one call that made it; less where `alive_owner` is.
+_ONE_CALL = 30.0
+#: One engine in so many that is used again later shows that its site keeps engines to come back to, one per tenant perhaps.
+_COME_BACK = 10
+
+
 def survey(
     ledger: Ledger,
     *,
@@ -98,14 +104,19 @@ def _made(pool: PoolLedger, engines: list[WatchedEngine], limits: Limits, now: f
     connections: dict[int, list[Connection]] = {}
     for connection in pool.connections.copy().values():
         connections.setdefault(id(connection.engine), []).append(connection)
-    sites: dict[Stack, list[bool]] = {}
+    one_call = min(limits.alive_owner, _ONE_CALL)
+    sites: dict[Stack, list[tuple[bool, bool]]] = {}
     for watched in engines:
         if watched.made:
             owned = connections.get(id(watched), [])
-            unused = bool(owned) and all(each.uses < 2 and each.out is None for each in owned)
-            sites.setdefault(watched.made, []).append(unused and now - watched.born > limits.unproven_site)
-    for stack, unused_ones in sites.items():
-        yield EngineSite(resolve(stack), len(unused_ones), sum(unused_ones))
+            last = max((each.used_at for each in owned), default=watched.born)
+            again = last - watched.born > one_call
+            idle = bool(owned) and all(each.out is None for each in owned) and now - last > limits.unproven_site
+            sites.setdefault(watched.made, []).append((again, idle and not again))
+    for stack, engines_of_site in sites.items():
+        again, unused = (sum(column) for column in zip(*engines_of_site, strict=True))
+        cached = again * _COME_BACK > len(engines_of_site)
+        yield EngineSite(resolve(stack), len(engines_of_site), 0 if cached else unused)
 
 
 def holding_of(connection: Connection) -> Holding | None:

@@ -35,7 +35,12 @@ class Pile:
 
 def piled_up(snapshot: ProcessSnapshot) -> tuple[Pile, ...]:
     """The places that make an engine per call: one per tenant comes back to its engine, one per request never does."""
-    return tuple(Pile(pool.name, made) for pool in snapshot.pools for made in pool.made if made.unused >= PILE)
+    return tuple(Pile(pool.name, made) for pool in snapshot.pools for made in piled_in(pool))
+
+
+def piled_in(pool: PoolSnapshot) -> tuple[EngineSite, ...]:
+    """Those of one pool."""
+    return tuple(made for made in pool.made if made.unused >= PILE)
 
 
 def judge(snapshot: ProcessSnapshot) -> tuple[Verdict, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from pgleak.postgres.evidence import UNKNOWN, kinds, newest_sessions
+from pgleak.postgres.evidence import FIRST_USE, RESTING, UNKNOWN, kinds, newest_sessions
 
 if TYPE_CHECKING:
     from pgleak.postgres.reader import Reading
@@ -29,6 +29,7 @@ class ServerBackend(NamedTuple):
     unused: float | None  # since its state last changed
     transaction: float | None  # age of the open transaction
     evidence: str = ""  # why it looks leaked by itself, a kind of `evidence.KINDS`; only where that was asked for
+    limit: float = 0.0  # seconds that it may be as it is before it looks leaked; 0 where it is never judged so
 
     @property
     def origin(self) -> Origin:
@@ -62,9 +63,23 @@ def backends(reading: Reading, thresholds: Thresholds | None = None) -> tuple[Se
                     _age(change, now),
                     _age(transaction, now),
                     kind,
+                    0.0
+                    if thresholds is None or ignored
+                    else _limit(kind, start, change, begun=transaction, state=state, thresholds=thresholds),
                 )
             )
     return tuple(found)
+
+
+def _limit(kind: str, start: int, change: int, *, begun: int, state: str, thresholds: Thresholds) -> float:
+    """The threshold that made it a suspect, or else the one that is going to, if nobody uses it meanwhile."""
+    if kind:
+        return float(getattr(thresholds, kind))
+    if state not in RESTING or change == UNKNOWN:
+        return 0.0
+    if change - start < FIRST_USE:
+        return thresholds.never_reused
+    return thresholds.passed_over if begun == UNKNOWN else thresholds.stuck_in_transaction
 
 
 def _age(time: int, now: int) -> float | None:

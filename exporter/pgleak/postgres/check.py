@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from pgleak.finding import Finding
 from pgleak.postgres import activity, role
 from pgleak.postgres.connection import HeldConnection
 from pgleak.postgres.grants import FIRST_WITH_RESERVED, OLDEST_SUPPORTED
@@ -24,8 +25,6 @@ _ROLE = """
 SELECT current_user::text,
     EXISTS (SELECT FROM pg_settings WHERE name = 'reserved_connections' AND pending_restart)
 """
-
-Level = Literal["ok", "info", "warn", "fail"]
 
 REMEDIES: dict[str, str] = {
     "timeout": "look at the server's load and at what is in between: a firewall that drops packets looks like this",
@@ -50,16 +49,6 @@ REMEDIES: dict[str, str] = {
 """Reason -> what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report."""
-
-    level: Level
-    subject: str
-    text: str
-    remedy: str = ""
-
-
 def check(target: Target, settings: Settings, clock: Callable[[], float] = time.monotonic) -> Iterator[Finding]:
     """Yield the findings about one target, as they are made. Never raises for what a server does."""
     connection = HeldConnection(target.dsn, settings.timeouts, clock)
@@ -71,11 +60,6 @@ def check(target: Target, settings: Settings, clock: Callable[[], float] = time.
         yield from _check_canary(target.canary.dsn, settings, clock)
     else:
         yield Finding("info", "canary", "none configured; refused logins are told from the number of slots alone")
-
-
-def failed(findings: list[Finding]) -> bool:
-    """Whether anything has to be mended before the target can be watched."""
-    return any(finding.level == "fail" for finding in findings)
 
 
 def _check_server(

@@ -34,6 +34,7 @@ _STATEMENT_SHARE = 0.9  # of the budget: the server gives up before we do, and t
 _KEEPALIVE_INTERVAL = 10  # seconds
 _KEEPALIVE_COUNT = 3
 _PATIENCE = 60.0  # seconds that an unanswered statement is waited for before the slot is given up
+_PREPARED_ALREADY = "42P05"  # we believe it is not: in this session, every later read would fail as well
 
 # Names in shared catalogues are bytes in the encoding of whatever database made them. Asking for no conversion and
 # reading them as Latin-1 cannot fail; activity._text() turns them into text.
@@ -169,6 +170,7 @@ class HeldConnection:
         self._cursor: psycopg2.extensions.cursor | None = None  # of the statement that was sent last
         self._unanswered_since: float | None = None
         self._prepared: set[str] = set()
+        self._preparing = ""  # by the statement that was sent last and has no answer yet
         self._pause = 0.0
         self._not_before = 0.0
         self._last_error = ReadError("other", "not tried yet")
@@ -197,9 +199,9 @@ class HeldConnection:
             self._not_before = now + self._pause
             self._last_error = error
             raise
+        self._pause = self._not_before = 0.0
         if self.server_version >= 140000:  # a role's idle_session_timeout would end us between two scrapes
             self.execute("SET idle_session_timeout = 0", deadline)
-        self._pause = self._not_before = 0.0
 
     def _refuse_poolers(self, deadline: float) -> None:
         """Raise unless the session has the options that we sent.
@@ -217,6 +219,8 @@ class HeldConnection:
             return
         try:
             wait(connection, deadline, self._clock)
+            if self._preparing:  # the server has prepared it after all
+                self._prepared.add(self._preparing)
         except TimeoutError:
             if self._clock() - since >= _PATIENCE:
                 self.close()
@@ -225,6 +229,7 @@ class HeldConnection:
             if connection.closed or connection.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
                 self.close()
         self._unanswered_since = None
+        self._preparing = ""
 
     def run(self, name: str, statement: str, deadline: float) -> list[tuple[Any, ...]]:
         """Run a prepared statement and return its rows; the session must be connected.
@@ -241,8 +246,10 @@ class HeldConnection:
         :meth:`run` does.
         """
         if name not in self._prepared:
+            self._preparing = name
             self.execute(f"PREPARE {name} AS {statement}", deadline)
             self._prepared.add(name)
+            self._preparing = ""
         self._begin(f"EXECUTE {name}")
 
     def receive(self, deadline: float) -> list[tuple[Any, ...]]:
@@ -278,11 +285,14 @@ class HeldConnection:
     def _fault(self, error: psycopg2.Error | UnicodeDecodeError) -> ReadError:
         """Say what went wrong; the session lives on only where the server refused in good order."""
         self._unanswered_since = None
+        self._preparing = ""
         reason = classify(error, connected=True)
+        code = getattr(error, "pgcode", None)
         if (
             self._connection is None
             or self._connection.closed
-            or getattr(error, "pgcode", None) is None
+            or code is None
+            or code == _PREPARED_ALREADY
             or reason in ("connection_lost", "starting_or_stopping")
         ):
             self.close()
@@ -298,4 +308,5 @@ class HeldConnection:
         self._connection = None
         self._cursor = None
         self._unanswered_since = None
+        self._preparing = ""
         self._prepared.clear()

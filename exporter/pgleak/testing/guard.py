@@ -44,6 +44,7 @@ class _Trial:
     start: Moment
     failed: bool = False
     section: str = ""
+    fixture_failed: bool = False  # one of a wider scope, for which the marks of this test do not speak
 
 
 _TRIAL = pytest.StashKey[_Trial]()
@@ -112,15 +113,19 @@ class Guard:
             if definition is fixturedef:
                 claim.is_over = True
 
-    @pytest.hookimpl(wrapper=True)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
         report = yield
         trial = item.stash.get(_TRIAL, None)
         if trial is not None:
             if call.when == "call":
                 trial.failed = report.failed
-            elif call.when == "teardown" and trial.section:
-                report.sections.append((_SECTION, trial.section))
+            elif call.when == "teardown":
+                if trial.section:
+                    report.sections.append((_SECTION, trial.section))
+                if trial.fixture_failed and report.skipped:  # pytest.mark.xfail expects the teardown to fail, too
+                    report.outcome = "failed"
+                    del report.wasxfail
         return report
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -138,6 +143,7 @@ class Guard:
             for is_fixture, text in self._judge(item, trial):
                 if is_fixture or not trial.failed:
                     failures.append(text)
+                    trial.fixture_failed = trial.fixture_failed or is_fixture
                 else:
                     trial.section = f"The test had failed already, and this may come of it.\n\n{text}"
             if failures:

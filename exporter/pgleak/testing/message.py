@@ -52,12 +52,13 @@ def describe(leftovers: Sequence[Leftover], root: Path, *, fixture: str = "") ->
     elif frame is not None:  # the first line is all that the summary shows
         head += f": {_place(frame, root)}"
     parts = [fill(head, _WIDTH)]
-    parts += [
-        _one(number, each, count, root) for number, (each, count) in enumerate(list(groups.items())[:_SHOWN], start=1)
-    ]
+    (first, times), *others = groups.items()
+    parts.append(_one(first, times, root))
+    if others:
+        parts.append("\n".join(_briefly(number, *other, root) for number, other in enumerate(others[: _SHOWN - 1], 2)))
     if len(groups) > _SHOWN:
         places = ", ".join(_place(each.frames[0], root) for each in list(groups)[_SHOWN:] if each.frames)
-        parts.append(fill(f"And more, taken at: {shorten(places, 300, placeholder=' ...')}", _WIDTH))
+        parts.append(fill(f"And more, taken at: {shorten(places, 140, placeholder=' ...')}", _WIDTH))
     name = frame.site if frame is not None else leftovers[0].kind
     if fixture:
         parts.append(f"If that is meant, say so in the ini file:\n   pgleak_allow = {name}")
@@ -75,8 +76,8 @@ def _counted(leftovers: Sequence[Leftover]) -> str:
     return " and ".join(words) if len(words) < 3 else f"{words[0]}, {words[1]} and {words[2]}"
 
 
-def _one(number: int, leftover: Leftover, count: int, root: Path) -> str:
-    lines = _wrapped(f"{number}. ", f"{_what(leftover, count)}:")
+def _one(leftover: Leftover, count: int, root: Path) -> str:
+    lines = _wrapped("1. ", f"{_what(leftover, count)}:")
     if leftover.frames:
         lines += ["", *_source(leftover.frames[0], root)]
     for caller in leftover.frames[1:]:
@@ -92,6 +93,12 @@ def _one(number: int, leftover: Leftover, count: int, root: Path) -> str:
         if text:
             lines += _wrapped(f"   {label}: ", text)
     return "\n".join(lines)
+
+
+def _briefly(number: int, leftover: Leftover, count: int, root: Path) -> str:
+    """All but the first in a line or two: the screen is full, and as a rule the same is wrong with them."""
+    place = f" at {_place(leftover.frames[0], root)}" if leftover.frames else ""
+    return "\n".join(_wrapped(f"{number}. ", f"{_what(leftover, count)}{place}"))
 
 
 def _wrapped(label: str, text: str) -> list[str]:

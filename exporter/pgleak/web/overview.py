@@ -10,7 +10,7 @@ from urllib.parse import quote
 from pgleak.who.history import SLOTS
 from pgleak.who.report import place
 from pgleak.who.sight import sight
-from pgleak.who.words import about_applications, about_watching, counted, duration
+from pgleak.who.words import about_applications, about_watching, counted, duration, ended_in_words, how_fast_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -62,12 +62,14 @@ def _findings(seen: Overview) -> Iterator[str]:
 
 def _title(diagnosis: Diagnosis) -> str:
     name, server = escape(diagnosis.application), escape(diagnosis.server)
+    if diagnosis.ended:
+        return f"{name} on {server}: {escape(ended_in_words(diagnosis))}"
     return f"{name} on {server}: {diagnosis.connections} of {counted(diagnosis.total, 'connection')}"
 
 
 def _facts(diagnosis: Diagnosis) -> Iterator[str]:
-    fast = "" if diagnosis.per_hour is None else f", {diagnosis.per_hour:+.1f} an hour"
-    yield _fact("Since", f"{duration(diagnosis.since)}{fast}")
+    fast = how_fast_in_words(diagnosis)
+    yield _fact("Since", f"{duration(diagnosis.since)}{f', {fast}' if fast else ''}")
     yield _fact("Cause", f"{diagnosis.cause.what} ({diagnosis.cause.sure})")
     if diagnosis.frames:
         yield f"<dt>Line</dt><dd>{_stack(diagnosis.frames)}</dd>"
@@ -99,9 +101,15 @@ def _server(server: ServerState, seen: Overview) -> str:
     taken = f"{server.used} of {server.usable} taken"
     most = max(server.usable, 1)
     meter = f'<meter aria-label="connections taken" min="0" max="{most}" low="{0.7 * most:.0f}" high="{0.9 * most:.0f}" optimum="0" value="{server.used}">{taken}</meter> {taken}'
-    leaks = any(diagnosis.server == server.name for diagnosis in seen.findings.diagnoses)
-    left = "too early to say" if leaks else "nothing leaks" if server.visible else "cannot tell: states are hidden"
+    left = "nothing leaks" if server.visible else "cannot tell: states are hidden"
+    leaks = [
+        diagnosis for diagnosis in seen.findings.diagnoses if diagnosis.server == server.name and not diagnosis.ended
+    ]
+    if leaks:
+        left = "no new ones" if all(each.per_hour == 0 for each in leaks) else "too early to say"
     first = seen.findings.soonest(server.name)
+    if first is None and server.used >= server.usable > 0:
+        left = '<span class="bad">full now</span>'
     if first is not None:
         left = f'<span class="bad">{duration(first.seconds) if first.seconds else "full now"}</span>'
         if first.limit:
@@ -120,7 +128,7 @@ def _applications(seen: Overview) -> Iterator[str]:
     yield table("Applications", ("Application", "User", "Server", "Connections", "Suspects", "Last 24 h"), rows)
     more = len(seen.report.applications) - APPLICATIONS
     if more > 0:
-        yield f"<p>{more} more without suspects.</p>"
+        yield f'<p>{more} more: <a href="/connections">/connections</a></p>'
     yield from _list(about_applications(seen.report))
 
 
@@ -140,10 +148,12 @@ def _suspects(seen: Overview) -> Iterator[str]:
         return
     yield "<h2>Suspects</h2>"
     for application in guilty:
-        yield f"<h3>{escape(application.name)} on {escape(application.server)}</h3>"
+        user = f"{application.usename}@" if application.usename else ""
+        name = f"{application.name} ({user}{application.server})"
+        yield f"<h3>{escape(name)}</h3>"
         rows = [_suspect(each) for each in application.suspects[:SUSPECTS]]
         yield table(
-            f"Suspects of {application.name} on {application.server}",
+            f"Suspects of {name}",
             ("Process id", "State", "Age", "Unused", "Holder", "Where"),
             rows,
         )

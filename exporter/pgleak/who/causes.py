@@ -114,7 +114,7 @@ CAUSES: dict[str, Cause] = {
             "likely",
         ),
         Cause(
-            "stuck_in_transaction",
+            "left_in_transaction",
             "its transaction stays open: a session that is never closed, as seen from the server",
             "close or roll back each session; pgleak inside the application names the line",
             "possible",
@@ -172,9 +172,9 @@ def cause_of(connection: Connection) -> Cause | None:
         return CAUSES["disposed_while_out"]
     checkout = connection.checkout
     if checkout is None:
-        # Whatever made it look leaked: what is in a transaction was not left by a pool, whose connections are reset.
+        # Whichever evidence made it look leaked, in the course of an hour more than one: what is in a transaction was not left by a pool, whose connections are reset.
         in_transaction = connection.state.startswith("idle in transaction")
-        return CAUSES["stuck_in_transaction" if in_transaction else connection.evidence]
+        return CAUSES["left_in_transaction" if in_transaction else connection.evidence]
     if connection.cause == "inherited":
         return CAUSES["used_across_fork"]
     if connection.cause == "detached":
@@ -201,8 +201,11 @@ def _why_overdue(checkout: Checkout) -> str:
 
 def _innermost_common(checkout: Checkout) -> tuple[int, Frame, Frame] | None:
     """The innermost function of the checkout's stack that still runs: its depth, its line then, its line now."""
-    now = {(frame.file, frame.function): frame for frame in reversed(checkout.standing)}
     for depth, frame in enumerate(checkout.frames):
-        if (frame.file, frame.function) in now:
-            return depth, frame, now[frame.file, frame.function]
+        for above, now in enumerate(checkout.standing):
+            if (frame.file, frame.function) == (now.file, now.function):
+                # Its callers wait at the lines where they called it; at others, it was called once more.
+                callers = zip(checkout.frames[depth + 1 :], checkout.standing[above + 1 :], strict=False)
+                if all(then == still for then, still in callers):
+                    return depth, frame, now
     return None

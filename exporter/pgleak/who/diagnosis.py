@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pgleak.pool.reading import STALE_AFTER
 from pgleak.who.causes import CAUSES, Cause, causes_of
+from pgleak.who.pace import Pace, pace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from pgleak.pool.snapshot import Checkout, Frame
     from pgleak.who.report import Application, Connection, Report
     from pgleak.who.room import Limit, ServerState
-
-_TOO_EARLY = 60.0  # seconds; a pace out of less is noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +29,25 @@ class Diagnosis:
     connections: int  # leaked by it
     total: int  # that the application has
     since: float  # seconds ago that the oldest of them began
-    per_hour: float | None  # so many more each hour on average; None when it is too early to say
+    pace: Pace | None  # None when it is too early to say
     frames: tuple[Frame, ...] = ()  # the place that took them, the innermost first; () where nobody inside reports
     example: Checkout | None = None  # the longest held of them
     members: tuple[Connection, ...] = ()  # the longest leaked first; () where it is engines that pile up
     hung: bool = False  # the process that holds them has stopped reporting
     returned: int = 0  # others taken there that the garbage collector has given back
     databases: Mapping[str, float] = field(default_factory=dict)  # the share of each
+    ended: bool = False  # the server has ended them, and the pool's slots are held all the same
 
     def share(self, limit: Limit) -> float:
         """How much of this leak counts against a limit, from 0 to 1."""
         if limit.kind == "role":
             return float(limit.name == self.usename)
         return self.databases.get(limit.name, 0.0)
+
+    @property
+    def per_hour(self) -> float | None:
+        """So many more each hour, 0 when there are no new ones; None when it is too early to say."""
+        return None if self.pace is None else self.pace.per_hour
 
     @property
     def site(self) -> str:
@@ -85,22 +90,25 @@ def diagnose(report: Report) -> Findings:
     return Findings(tuple(found), tuple(_outlooks(report, found)))
 
 
-def pace(count: int, since: float) -> float | None:
-    """Connections per hour, on average since the first; None when it is too early to say."""
-    return count / since * 3600 if count > 1 and since >= _TOO_EARLY else None
-
-
 def _of_application(application: Application) -> Iterable[Diagnosis]:
-    groups: dict[tuple[str, str], list[Connection]] = {}
-    for connection, cause in causes_of(application.suspects):
+    ended = {id(each) for each in application.ended}
+    groups: dict[tuple[str, str, bool], list[Connection]] = {}
+    for connection, cause in causes_of((*application.suspects, *application.ended)):
         site = connection.checkout.site if connection.checkout is not None else ""
-        groups.setdefault((cause.key, site), []).append(connection)
-    for (key, _), members in groups.items():
+        groups.setdefault((cause.key, site, id(connection) in ended), []).append(connection)
+    for (key, _, is_ended), members in groups.items():
         members.sort(key=lambda each: -(each.since or 0))
         oldest = members[0]
-        yield _diagnosis(application, CAUSES[key], len(members), oldest.since or 0, oldest.frames, tuple(members))
+        # By the youngest: it tells what it takes to be found, where the older ones were found for more than one reason.
+        speed = pace((each.since or 0 for each in members), members[-1].unseen)
+        found = _diagnosis(
+            application, CAUSES[key], len(members), oldest.since or 0, speed, oldest.frames, tuple(members)
+        )
+        # These take nothing of the server's room any more.
+        yield replace(found, ended=True, pace=None) if is_ended else found
     for heap in application.heaps:
-        yield _diagnosis(application, CAUSES["engine_per_call"], heap.made.unused, heap.since, heap.made.frames)
+        speed = pace(heap.ages, heap.unseen)
+        yield _diagnosis(application, CAUSES["engine_per_call"], heap.made.unused, heap.since, speed, heap.made.frames)
 
 
 def _diagnosis(
@@ -108,6 +116,7 @@ def _diagnosis(
     cause: Cause,
     count: int,
     since: float,
+    speed: Pace | None,
     frames: tuple[Frame, ...],
     members: tuple[Connection, ...] = (),
 ) -> Diagnosis:
@@ -120,7 +129,7 @@ def _diagnosis(
         count,
         len(application.connections),
         since,
-        pace(count, since),
+        speed,
         frames,
         example,
         members,

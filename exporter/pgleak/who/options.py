@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pgleak import commandline
+from pgleak import source
 
 if TYPE_CHECKING:
     import argparse
@@ -35,12 +35,7 @@ class Options:
 
 def add(parser: argparse.ArgumentParser, seconds: Callable[[str], float]) -> None:
     """Add the options to a parser; ``seconds`` reads a positive number."""
-    parser.add_argument(
-        "--pool-dir",
-        metavar="DIR",
-        type=commandline.path,
-        help="the PGLEAK_DIR of the application; alone, ask no server",
-    )
+    source.add_pool_dir(parser, "the PGLEAK_DIR of the application; alone, ask no server")
     parser.add_argument(
         "--diagnose", action="store_true", help="say in words what leaks, why, where, and what to change"
     )
@@ -48,5 +43,9 @@ def add(parser: argparse.ArgumentParser, seconds: Callable[[str], float]) -> Non
         "--once", action="store_true", help="look once; what happens anyway where the output is no terminal"
     )
     parser.add_argument("--json", action="store_true", help="look once and print everything as JSON")
-    parser.add_argument("--all", action="store_true", help="show every connection, and not only suspects")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="show each connection with its state, age and time unused, and not only the lines that leak",
+    )
     parser.add_argument("--interval", type=seconds, default=2.0, metavar="N", help="look every N seconds (default 2)")

@@ -9,22 +9,22 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgleak.holders.join import claims_of
-from pgleak.pool.suspects import piled_up
+from pgleak.holders.join import BAD_HOLDERS, claims_of
+from pgleak.pool.reading import STALE_AFTER
+from pgleak.who.heaps import heaps, owned_pools
 from pgleak.who.room import ServerState, room
+from pgleak.who.strays import address_of, strays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pgleak.holders.join import Claim, Doubt, Held, Holder, Join
     from pgleak.pool.reading import Reading as Folder
-    from pgleak.pool.snapshot import Checkout, EngineSite, Frame, PoolSnapshot, ProcessIdentity
+    from pgleak.pool.snapshot import Checkout, Frame, ProcessIdentity
     from pgleak.pool.suspects import Cause
     from pgleak.postgres.backends import ServerBackend
     from pgleak.postgres.reader import Reading
-
-#: Holders that somebody has to do something about.
-BAD_HOLDERS: frozenset[Holder] = frozenset({"overdue", "owner_dead", "orphaned", "unclaimed"})
+    from pgleak.who.heaps import Heap, Owned
 
 
 class Connection(NamedTuple):  # thousands are made at once, five times faster than of a frozen dataclass
@@ -47,7 +47,7 @@ class Connection(NamedTuple):  # thousands are made at once, five times faster t
     pool: str = ""
     checkout: Checkout | None = None
     cause: Cause | None = None  # why the pool's view takes it for leaked
-    limit: float = 0.0  # how long it might have been held
+    limit: float = 0.0  # how long it may be as it is; 0 where nobody judges that
     silence: float = 0.0  # since its process reported
 
     @property
@@ -69,6 +69,13 @@ class Connection(NamedTuple):  # thousands are made at once, five times faster t
         return self.unused if self.unused is not None else self.age
 
     @property
+    def unseen(self) -> float:
+        """How old it was when it could first be told to be leaked."""
+        held = self.checkout
+        before = 0.0 if held is None or held.owner.state != "dead" else max(held.age - held.owner.dead_for, 0.0)
+        return self.limit + before + (self.silence if self.silence > STALE_AFTER else 0.0)
+
+    @property
     def frames(self) -> tuple[Frame, ...]:
         return self.checkout.frames if self.checkout is not None else ()
 
@@ -76,15 +83,6 @@ class Connection(NamedTuple):  # thousands are made at once, five times faster t
     def end(self) -> str:
         """The SQL that ends it, for a person to run; "" where the process id is not the server's."""
         return f"select pg_terminate_backend({self.pid});" if self.pid is not None and self.state else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Heap:
-    """Engines that one place makes over and over, and since when their connections stand open."""
-
-    pool: str
-    made: EngineSite
-    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +99,9 @@ class Application:
     timeouts: int = 0  # requests that waited in vain, since the processes began
     connections_max: float = 0.0  # all its pools together
     returned: Mapping[str, int] = field(default_factory=dict)  # by the garbage collector, for the site that took them
+    ended: tuple[
+        Connection, ...
+    ] = ()  # its pools hold them for too long, and the server has ended them; in no other number
 
     @property
     def suspects(self) -> tuple[Connection, ...]:
@@ -142,34 +143,46 @@ def report(
 ) -> Report:
     """Put one look together; what no server that could be read shows is taken from the processes alone."""
     dark = {addresses.get(reading.name, ""): reading.name for reading in readings if reading.server is None}
-    is_dark = len(dark) == len(readings)  # no server at all is as good as none that can be read
+    is_dark = all(
+        reading.server is None for reading in readings
+    )  # no server at all is as good as none that can be read
     connections = [_of_backend(held, at) for held in join.held]
     shown = {(held.claim.process, held.claim.backend) for held in join.held if held.claim is not None}
     for claim in claims_of(folder.processes if folder and (dark or is_dark) else ()):
-        address = claim.backend.server.rpartition("/")[0]
+        address = address_of(claim)
         if is_dark or (address in dark and (claim.process, claim.backend) not in shown):
             connections.append(_of_claim(claim, dark.get(address, address), at))
+    lost: dict[tuple[str, str], list[Connection]] = {}  # by server and the name that the processes give
+    closed: Counter[tuple[str, str]] = Counter()
+    for claim, address, server in strays(readings, addresses, folder, join) if folder else ():
+        if server:
+            lost.setdefault((server, claim.pool.application_name), []).append(_of_claim(claim, server, at))
+            closed[claim.pool.application_name, address] += 1
+        else:
+            connections.append(_of_claim(claim, address, at))
     groups: dict[tuple[str, str, str], list[Connection]] = {}
     for each in connections:
         groups.setdefault((each.server, each.usename, each.application_name), []).append(each)
-    pools = _pools(folder)
-    heaps = _heaps(folder, at)
     raw_names = {
         (held.backend.server, held.backend.usename, held.backend.label): held.backend.application_name
         for held in join.held
     }
-    claimed = {(each.server, each.usename, each.application_name) for each in connections if each.process is not None}
+    names = {key: raw_names.get(key, key[2]) for key in groups}
+    for server, name in lost:
+        if not any((key[0], known) == (server, name) for key, known in names.items()):
+            groups[server, "", name], names[server, "", name] = [], name
+    owned = owned_pools(groups, names, folder)
     applications = [
-        _application(key, group, pools.get(name, []), heaps.get(name, ()) if key in claimed else ())
+        _application(key, group, owned[key], heaps(owned[key], group, at), lost.pop((key[0], names[key]), []))
         for key, group in groups.items()
-        for name in [raw_names.get(key, key[2])]
     ]
     unmatched: dict[tuple[str, str, str], int] = {}
-    for lost in join.unplaced if not is_dark else ():
-        if lost.address in dark:
-            continue
-        place = lost.application_name, lost.address, lost.reason
-        unmatched[place] = unmatched.get(place, 0) + lost.connections
+    for each_lost in join.unplaced if not is_dark else ():
+        place = each_lost.application_name, each_lost.address, each_lost.reason
+        told = min(closed[place[:2]], each_lost.connections)
+        closed[place[:2]] -= told
+        if each_lost.address not in dark and each_lost.connections > told:
+            unmatched[place] = unmatched.get(place, 0) + each_lost.connections - told
     return Report(
         at,
         tuple(room(reading, addresses.get(reading.name, "")) for reading in readings),
@@ -180,16 +193,18 @@ def report(
 
 
 def _badness(application: Application) -> tuple[int, int, str, str]:
-    bad = len(application.suspects) + application.piled
+    bad = len(application.suspects) + application.piled + len(application.ended)
     return (-bad, -len(application.connections), application.server, application.name)
 
 
 def _application(
     key: tuple[str, str, str],
     connections: Iterable[Connection],
-    pools: Sequence[tuple[ProcessIdentity, PoolSnapshot]],
+    owned: Sequence[Owned],
     heaps: tuple[Heap, ...],
+    ended: Sequence[Connection],
 ) -> Application:
+    pools = [(each.snapshot.process, pool) for each, pool in owned]
     returned: Counter[str] = Counter()
     for _, pool in pools:
         returned.update(pool.counters.returned_by_gc)
@@ -203,6 +218,7 @@ def _application(
         timeouts=sum(pool.counters.timeouts for _, pool in pools),
         connections_max=sum(pool.connections_max for _, pool in pools),
         returned=returned,
+        ended=tuple(sorted(ended, key=lambda each: -(each.since or 0))),
     )
 
 
@@ -222,6 +238,7 @@ def _of_backend(held: Held, at: float) -> Connection:
         backend.evidence,
         held.holder,
         held.doubt,
+        limit=backend.limit,
     )
     return known if held.claim is None else _with_claim(known, held.claim)
 
@@ -242,28 +259,9 @@ def _with_claim(known: Connection, claim: Claim) -> Connection:
         pool=claim.pool.name,
         checkout=claim.checkout,
         cause=verdict.cause if verdict is not None else None,
-        limit=verdict.limit if verdict is not None else 0.0,
+        limit=claim.limit,
         silence=claim.silence,
     )
-
-
-def _pools(folder: Folder | None) -> dict[str, list[tuple[ProcessIdentity, PoolSnapshot]]]:
-    found: dict[str, list[tuple[ProcessIdentity, PoolSnapshot]]] = {}
-    for each in folder.processes if folder else ():
-        for pool in each.snapshot.pools:
-            found.setdefault(pool.application_name, []).append((each.snapshot.process, pool))
-    return found
-
-
-def _heaps(folder: Folder | None, at: float) -> dict[str, tuple[Heap, ...]]:
-    found: dict[str, list[Heap]] = {}
-    for each in folder.processes if folder else ():
-        pools = {pool.name: pool for pool in each.snapshot.pools}
-        for pile in piled_up(each.snapshot):
-            pool = pools[pile.pool]
-            oldest = min((backend.opened for backend in pool.idle), default=at)
-            found.setdefault(pool.application_name, []).append(Heap(pile.pool, pile.made, max(at - oldest, 0.0)))
-    return {name: tuple(heaps) for name, heaps in found.items()}
 
 
 def _watch(folder: Folder) -> Watch:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pgleak.postgres.connection import APPLICATION_NAME
 from pgleak.who.report import place
 from pgleak.who.sight import cannot_be_read, sight
-from pgleak.who.words import counted, duration, notes, printable, wrapped
+from pgleak.who.words import counted, duration, ended_in_words, how_fast_in_words, notes, printable, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,8 +40,8 @@ def table(report: Report, findings: Findings, *, everything: bool = False, width
             lines += wrapped(f"! {cannot_be_read(server, report)}", width, "!   ")
         else:
             lines += _server(server, findings, width)
-    bad = [each for each in report.applications if each.suspects or each.piled]
-    well = [each for each in report.applications if not (each.suspects or each.piled)]
+    bad = [each for each in report.applications if each.suspects or each.piled or each.ended]
+    well = [each for each in report.applications if not (each.suspects or each.piled or each.ended)]
     shown = [*bad, *(well if everything else well[:APPLICATIONS])]
     lines += ["", *(part for each in shown for part in wrapped(_application(each), width, "    "))]
     if len(well) > len(shown) - len(bad):
@@ -59,8 +59,10 @@ def table(report: Report, findings: Findings, *, everything: bool = False, width
 def _head(report: Report) -> str:
     suspects = sum(len(each.suspects) + each.piled for each in report.applications)
     reporting = f", {counted(report.watch.processes, 'process')} reporting" if report.watch is not None else ""
-    found = f"{counted(suspects, 'suspect connection')}" if suspects else sight(report).headline
-    return f"pgleak who  {time.strftime('%H:%M:%S', time.localtime(report.at))}  {found}{reporting}"
+    ended = sum(len(each.ended) for each in report.applications)
+    found = [counted(suspects, "suspect connection")] if suspects else []
+    found += [f"{counted(ended, 'slot')} held on ended connections"] if ended else []
+    return f"pgleak who  {time.strftime('%H:%M:%S', time.localtime(report.at))}  {', '.join(found) or sight(report).headline}{reporting}"
 
 
 def _server(server: ServerState, findings: Findings, width: int) -> Iterator[str]:
@@ -68,7 +70,9 @@ def _server(server: ServerState, findings: Findings, width: int) -> Iterator[str
     filled = min(_BAR, round(_BAR * server.used / server.usable)) if server.usable else 0
     bar = "#" * filled + "." * (_BAR - filled)
     outlook = findings.outlook(server.name)
-    mark, left = (" ", "") if outlook is None else ("!", f"  {_full(outlook)}")
+    is_full = server.used >= server.usable > 0
+    left = "  full now" if is_full else f"  {_full(outlook)}" if outlook is not None else ""
+    mark = "!" if left else " "
     row = f"{mark} {server.name:<16.16} {server.used:>5} of {server.usable} taken"
     whole = f"{row} [{bar}]{left}"
     yield whole if len(whole) <= width else f"{row}{left}"
@@ -109,14 +113,16 @@ def _inside(application: Application) -> str:
 
 def _culprit(diagnosis: Diagnosis, width: int, *, everything: bool) -> Iterator[str]:
     """One line of code, with everything that it leaks."""
-    pace = "" if diagnosis.per_hour is None else f", {diagnosis.per_hour:+.1f}/h"
+    pace = how_fast_in_words(diagnosis).replace(" an hour", "/h")
     line = f" {place(diagnosis.frames[0])} {diagnosis.frames[0].function}," if diagnosis.frames else ""
     yield from wrapped(
         f"! {diagnosis.connections}x{line} {diagnosis.application} on {diagnosis.server}, "
-        f"since {duration(diagnosis.since)}{pace}: {_word(diagnosis.cause.key)}",
+        f"since {duration(diagnosis.since)}{f', {pace}' if pace else ''}: {_word(diagnosis.cause.key)}",
         width,
         "!   ",
     )
+    if diagnosis.ended:
+        yield from wrapped(f"{_INDENT}{ended_in_words(diagnosis)}", width, _INDENT)
     if diagnosis.members:
         owner = _owner(diagnosis.members[0])
         yield from (
@@ -126,7 +132,7 @@ def _culprit(diagnosis: Diagnosis, width: int, *, everything: bool) -> Iterator[
         )
     shown = diagnosis.members if everything else diagnosis.members[:PIDS]
     pids = ", ".join(str(each.pid) for each in shown if each.pid is not None)
-    if not pids:
+    if not pids or diagnosis.ended:
         return
     if len(shown) == 1 and shown[0].end:
         yield f"{_INDENT}{shown[0].end}"

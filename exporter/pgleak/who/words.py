@@ -7,8 +7,11 @@ import textwrap
 import time
 from typing import TYPE_CHECKING
 
+from pgleak.pool.reading import STALE_AFTER
+from pgleak.postgres.check import REMEDIES
 from pgleak.who.report import place
-from pgleak.who.sight import cannot_be_read, sight
+from pgleak.who.sight import cannot_be_read, sight, unmatched
+from pgleak.who.unjudged import unjudged, waits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,12 +38,6 @@ _SKIPPED = {
     "unreadable": "that may not be read (run as the application's user, or as root)",
     "version": "of another version of pgleak (restart the application with this one)",
 }
-_UNMATCHED = {
-    "pooler": "have process ids that are none: a pooler such as PgBouncer is in between, so nobody can say who holds what",
-    "not_watched": "are on no server that is watched and could be read, or just closed",
-    "ambiguous": "fit two servers equally well, so none was chosen",
-    "no_pid": "cannot be found on the server: the driver does not tell their process ids",
-}
 
 
 def tell(report: Report, findings: Findings, width: int = 80) -> list[str]:
@@ -57,7 +54,7 @@ def tell(report: Report, findings: Findings, width: int = 80) -> list[str]:
         if seen.is_blind:
             lines += wrapped(f"Cannot tell: {'; '.join(seen.unseen)}.", width, "  ")
         else:
-            start = "No leak in what could be seen." if seen.unseen else "Nothing leaks."
+            start = f"{seen.headline.capitalize()}." if seen.unseen or seen.waits else "Nothing leaks."
             lines += [*wrapped(start + _seen(report), width), ""]
     told = seen.hidden if seen.is_blind and not findings.diagnoses else ()
     for note in notes(report):
@@ -75,12 +72,14 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
         f"{diagnosis.connections} of its {counted(diagnosis.total, 'connection')} "
         f"{'does' if diagnosis.connections == 1 else 'do'} not come back."
     )
+    if diagnosis.ended:
+        heading = f"{diagnosis.application} on {diagnosis.server}: {ended_in_words(diagnosis)}."
     yield from wrapped(heading, width)
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(report.at - diagnosis.since))
-    how_fast = "too early to say how fast" if diagnosis.per_hour is None else f"{diagnosis.per_hour:+.1f} an hour"
-    yield from _field("since", f"{began} ({duration(diagnosis.since)} ago), {how_fast}", width)
+    how_fast = "" if diagnosis.ended else ", " + (how_fast_in_words(diagnosis) or "too early to say how fast")
+    yield from _field("since", f"{began} ({duration(diagnosis.since)} ago){how_fast}", width)
     server = report.server(diagnosis.server)
-    if server is not None and server.usable:
+    if server is not None and server.usable and not diagnosis.ended:
         when = _when(server.used, server.usable, findings.outlook(server.name))
         yield from _field("server", f"{server.used} of {server.usable} usable connections taken{when}", width)
         for limit in server.limits:
@@ -112,6 +111,26 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
     yield from _field("change", diagnosis.cause.change, width)
 
 
+def ended_in_words(diagnosis: Diagnosis) -> str:
+    """As in `2 slots of pool x are held on connections that the server has ended: restart process 7`."""
+    pools = sorted({each.pool for each in diagnosis.members})
+    pids = sorted({each.process.pid for each in diagnosis.members if each.process is not None})
+    one = diagnosis.connections == 1
+    return (
+        f"{counted(diagnosis.connections, 'slot')} of pool {', '.join(pools)} {'is' if one else 'are'} held on "
+        f"{'a connection' if one else 'connections'} that the server has ended: restart process {', '.join(map(str, pids))}"
+    )
+
+
+def how_fast_in_words(diagnosis: Diagnosis) -> str:
+    """As in `+4.0 an hour`; empty when it is too early to say."""
+    if diagnosis.pace is None:
+        return ""
+    if diagnosis.pace.has_stopped:
+        return f"no new ones: the last {duration(diagnosis.pace.last)} ago"
+    return f"{diagnosis.pace.per_hour:+.1f} an hour"
+
+
 def _when(used: int, most: int, outlook: Outlook | None) -> str:
     if used >= most:
         return ", full now"
@@ -128,7 +147,10 @@ def about_watching(report: Report) -> Iterator[str]:
     """What could not be seen."""
     yield from sight(report).hidden
     for server in report.servers:
-        if server.reason.startswith("slots_exhausted"):
+        reason = server.reason.partition(":")[0]
+        if reason in REMEDIES and reason != "slots_exhausted":
+            yield f"{server.name}: {REMEDIES[reason]}"
+        if reason == "slots_exhausted":
             yield (
                 f"{server.name} is full and lets nobody in; a `pgleak serve` that holds its connection still reads it: "
                 "look at its page / and at /connections"
@@ -142,12 +164,17 @@ def about_watching(report: Report) -> Iterator[str]:
                 f"{count} {_SKIPPED.get(reason, reason)}" for reason, count in sorted(watch.skipped.items())
             )
             yield f"state files were passed over: {reasons}"
-    for (name, address, reason), count in report.unmatched.items():
-        yield f"{counted(count, 'connection')} that {name or 'a process'} reports to {address} {_UNMATCHED[reason]}"
+    yield from unmatched(report)
 
 
 def about_applications(report: Report) -> Iterator[str]:
-    """Pools that do not fit, and leaks that come to an end by luck."""
+    """What is not judged yet, pools that do not fit, and leaks that come to an end by luck."""
+    for application, how, young in unjudged(report):
+        oldest = f"{'the oldest ' if len(young) > 1 else ''}{duration(waits(young[0]))}"
+        yield (
+            f"{application.name}: not judged yet: {len(young)} {'is' if len(young) == 1 else 'are'} {how}, {oldest}; "
+            f"judged after {duration(young[0].limit)}"
+        )
     for application in report.applications:
         yield from _about(application, report)
 
@@ -171,10 +198,14 @@ def _about(application: Application, report: Report) -> Iterator[str]:
             f"{application.name}: the garbage collector had to give back {counted(sum(returned.values()), 'connection')} that "
             f"nobody closed, taken in {', '.join(f'{site} ({returned[site]})' for site in worst)}: each was leaked until it ran"
         )
-    unknown = sum(each.holder == "unknown" and not each.doubt for each in application.connections)
+    unknown = sum(
+        each.holder == "unknown" and not each.doubt and (each.age is None or each.age > STALE_AFTER)
+        for each in application.connections
+    )
     if application.processes and unknown:
+        total = counted(len(application.connections), "connection")
         yield (
-            f"{application.name}: {unknown} of its {len(application.connections)} connections on {application.server} are "
+            f"{application.name}: {unknown} of its {total} on {application.server} {'is' if unknown == 1 else 'are'} "
             "known to no process that reports; either some of its processes do not, or nobody holds them"
         )
 

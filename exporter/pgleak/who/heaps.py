@@ -1,0 +1,73 @@
+"""Which pools belong to which application on which server, and the engines that pile up in them. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from pgleak.pool.suspects import piled_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pgleak.pool.reading import Reading as Folder
+    from pgleak.pool.reading import Reported
+    from pgleak.pool.snapshot import EngineSite, PoolSnapshot, ProcessIdentity
+    from pgleak.who.report import Connection
+
+    #: server, user, application
+    Key: TypeAlias = tuple[str, str, str]
+    Owned: TypeAlias = tuple[Reported, PoolSnapshot]
+
+
+@dataclass(frozen=True, slots=True)
+class Heap:
+    """Engines that one place makes over and over, and since when their connections stand open."""
+
+    pool: str
+    made: EngineSite
+    ages: tuple[float, ...]  # of the connections, the oldest first
+    unseen: float  # how old they were when they could first be told to be leaked
+
+    @property
+    def since(self) -> float:
+        return max(self.ages, default=0.0)
+
+
+def owned_pools(
+    groups: Mapping[Key, Sequence[Connection]], names: Mapping[Key, str], folder: Folder | None
+) -> dict[Key, list[Owned]]:
+    """Which pools belong to which application: where most of a pool's connections are, or else wherever its name is."""
+    homes: dict[tuple[ProcessIdentity, str], Counter[Key]] = {}
+    for key, group in groups.items():
+        for each in group:
+            if each.process is not None:
+                homes.setdefault((each.process, each.pool), Counter())[key] += 1
+    owned: dict[Key, list[Owned]] = {key: [] for key in groups}
+    for reported in folder.processes if folder else ():
+        for pool in reported.snapshot.pools:
+            home = homes.get((reported.snapshot.process, pool.name))
+            same = [key for key, name in names.items() if name == pool.application_name]
+            for key in [home.most_common(1)[0][0]] if home else same:
+                owned[key].append((reported, pool))
+    return owned
+
+
+def heaps(owned: Iterable[Owned], connections: Iterable[Connection], at: float) -> tuple[Heap, ...]:
+    """The engines that pile up in these pools, never more than have one of these connections; `at` in Unix time."""
+    here = Counter((each.process, each.pool) for each in connections)
+    found = []
+    for reported, pool in owned:
+        limit = reported.snapshot.limits.unproven_site
+        for made in piled_in(pool):
+            unused = min(made.unused, here[reported.snapshot.process, pool.name])
+            if unused:
+                found.append(Heap(pool.name, replace(made, unused=unused), _unused(pool, unused, at, limit), limit))
+    return tuple(found)
+
+
+def _unused(pool: PoolSnapshot, unused: int, at: float, limit: float) -> tuple[float, ...]:
+    """The likely ages of a pile: the youngest of the age to be judged, as engines that are in use are rather older."""
+    ages = sorted(age for backend in pool.idle if (age := at - backend.opened) > limit)
+    return tuple(reversed(ages[:unused]))

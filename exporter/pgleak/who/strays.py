@@ -1,0 +1,60 @@
+"""What processes hold for too long on connections that no watched server shows. Pure.
+
+Either the server has ended them, and the process does not know yet; or nobody can say on which server they are. Both are
+found by the processes alone, so both are told.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pgleak.holders.join import BAD_HOLDERS, GREATEST_PID, claims_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pgleak.holders.join import Claim, Join
+    from pgleak.pool.reading import Reading as Folder
+    from pgleak.pool.snapshot import ProcessIdentity
+    from pgleak.postgres.reader import Reading
+
+
+class Stray(NamedTuple):
+    """One such connection."""
+
+    claim: Claim
+    address: str
+    ended_by: str  # the server that has ended it; "" where nobody can say
+
+
+def strays(readings: Sequence[Reading], addresses: Mapping[str, str], folder: Folder, join: Join) -> Iterator[Stray]:
+    """Those of servers that can be read: what the others have is taken from the processes anyway."""
+    asked = {reading.name: reading.asked for reading in readings if reading.server is not None}
+    down = {addresses.get(reading.name, "") for reading in readings if reading.server is None}
+    if not asked:
+        return
+    pids = {held.backend.pid for held in join.held}
+    shown = {(held.claim.process, held.claim.backend) for held in join.held if held.claim is not None}
+    places: dict[tuple[ProcessIdentity, str], str] = {}
+    for held in join.held:
+        if held.claim is not None:
+            places[held.claim.process, address_of(held.claim)] = held.backend.server
+    for claim in claims_of(folder.processes):
+        address = address_of(claim)
+        if claim.checkout is None or claim.holder not in BAD_HOLDERS or address in down:
+            continue
+        if (claim.process, claim.backend) in shown:
+            continue
+        at_address = [name for name in asked if addresses.get(name) == address]
+        server = places.get((claim.process, address)) or (at_address[0] if len(at_address) == 1 else "")
+        pid = claim.backend.pid or 0
+        is_ended = server and 0 < pid <= GREATEST_PID and pid not in pids and claim.backend.opened < asked[server]
+        if not is_ended:
+            yield Stray(claim, address, "")
+        elif claim.checkout.place == "pool":  # what belongs to no pool any more keeps nobody waiting
+            yield Stray(claim, address, server)
+
+
+def address_of(claim: Claim) -> str:
+    """`host:port` as the application has it."""
+    return claim.backend.server.rpartition("/")[0]

@@ -1,0 +1,121 @@
+"""What a process holds for too long and no server shows: ended by the server, or hidden behind a pooler."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import servers
+import watching
+from holders.processes import Fleet, url
+from pgleak.exporter import Exporter
+from pgleak.who.diagnosis import Findings, diagnose
+from pgleak.who.report import Report
+from pgleak.who.room import ServerState
+from pgleak.who.table import table
+from pgleak.who.words import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from conftest import NewPostgres
+    from pgleak.demo.embedded import EmbeddedPostgres
+
+NAME = "stray-shop"
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    fleet = Fleet(tmp_path / "state", [])
+    yield fleet
+    fleet.close()
+
+
+def looked(server: EmbeddedPostgres, fleet: Fleet, until: Callable[[Findings], bool]) -> tuple[Report, Findings]:
+    """One look, as soon as it is as expected."""
+    one = watching.target(server, name="db")
+    seen: list[tuple[Report, Findings]] = []
+    exporter = Exporter(watching.settings(one, pool_dir=fleet.folder))
+
+    def look() -> bool:
+        report = exporter.report(time.monotonic() + 10)
+        seen[:] = [(report, diagnose(report))]
+        return until(seen[0][1])
+
+    try:
+        servers.wait_until(look)
+    finally:
+        exporter.close()
+    return seen[0]
+
+
+def numbers(findings: Findings) -> list[tuple[int, bool]]:
+    return sorted((each.connections, each.ended) for each in findings.diagnoses)
+
+
+def test_slots_held_on_connections_that_were_terminated_have_a_verdict_of_their_own(
+    postgres16: EmbeddedPostgres, fleet: Fleet
+) -> None:
+    """As after the SQL that `who` prints: the server is free of them, the pool is not."""
+    process = fleet.start(url(postgres16, NAME), "overdue", "overdue", "overdue", "overdue")
+    report, findings = looked(postgres16, fleet, lambda found: numbers(found) == [(4, False)])
+    pids = [each.pid for each in findings.diagnoses[0].members][:3]
+    servers.run_sql(postgres16, *(f"SELECT pg_terminate_backend({pid})" for pid in pids))
+    report, findings = looked(postgres16, fleet, lambda found: numbers(found) == [(1, False), (3, True)])
+    (ended,) = (each for each in findings.diagnoses if each.ended)
+    assert sorted(each.pid or 0 for each in ended.members) == sorted(pid or 0 for pid in pids)
+    assert ended.frames[0].function == "take"
+    assert {each.cause.key for each in findings.diagnoses} == {"function_left_it_open"}
+    text = " ".join(" ".join(tell(report, findings)).split())
+    verdict = f"connections that the server has ended: restart process {process.pid}"
+    assert f"{NAME} on db: 3 slots of pool " in text
+    assert verdict in text
+    assert f"{NAME} leaks on db: 1 of its 1 connection does not come back." in text
+    shown = " ".join(" ".join(table(report, findings)).split())
+    assert "1 suspect connection, 3 slots held on ended connections" in shown
+    assert verdict in shown
+    assert "unnest" not in shown
+
+
+def test_after_a_restart_of_the_server_nobody_says_that_nothing_leaks(new_postgres: NewPostgres, fleet: Fleet) -> None:
+    server = new_postgres(16)
+    fleet.start(url(server, NAME), "overdue", "overdue")
+    looked(server, fleet, lambda found: numbers(found) == [(2, False)])
+    server.restart("immediate")
+    report, findings = looked(server, fleet, lambda found: numbers(found) == [(2, True)])
+    assert report.unmatched == {}
+    text = " ".join(" ".join(tell(report, findings)).split())
+    assert "2 slots of pool " in text
+    assert "Nothing leaks" not in text
+
+
+def test_what_is_held_on_a_server_that_is_not_watched_is_told_by_the_processes(
+    postgres16: EmbeddedPostgres, new_postgres: NewPostgres, fleet: Fleet
+) -> None:
+    """To watch one more server must not make blind for what the processes alone would tell."""
+    fleet.start(url(postgres16, NAME), "overdue", "overdue")
+    _, findings = looked(new_postgres(16), fleet, lambda found: numbers(found) == [(2, False)])
+    (found,) = findings.diagnoses
+    assert found.server == f"127.0.0.1:{postgres16.port}"
+    assert found.frames[0].function == "take"
+    assert not any(each.end for each in found.members)
+    assert findings.outlooks == ()
+
+
+def test_a_full_server_whose_leak_has_stopped_is_full_now() -> None:
+    server = ServerState("db", "db1:5432", used=97, usable=97)
+    seen = Report(0.0, (server,), (), None, {})
+    assert table(seen, diagnose(seen))[1].endswith("full now")
+
+
+def test_what_is_healthy_and_gone_is_no_verdict(new_postgres: NewPostgres, fleet: Fleet) -> None:
+    server = new_postgres(16)
+    fleet.start(url(server, NAME), "in_use", "pooled")
+    server.restart("immediate")
+    report, findings = looked(server, fleet, lambda _: True)
+    assert findings.diagnoses == ()
+    assert sum(report.unmatched.values()) == 2
+    assert "No leak in what could be seen." in tell(report, findings)[0]
