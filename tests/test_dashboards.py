@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -180,7 +182,8 @@ def _thresholds(panel: dict[str, Any]) -> list[list[dict[str, Any]]]:
     ]
 
 
-def test_a_name_has_the_same_colour_wherever_it_is_set() -> None:
+def _fixed_colours() -> dict[str, set[str]]:
+    """The colours that are set by a series' name, by that name."""
     found: dict[str, set[str]] = {}
     for param in PANELS:
         (panel,) = param.values
@@ -189,8 +192,23 @@ def test_a_name_has_the_same_colour_wherever_it_is_set() -> None:
             for one in override["properties"]:
                 if one["id"] == "color" and one["value"]["mode"] == "fixed":
                     found.setdefault(override["matcher"]["options"], set()).add(one["value"]["fixedColor"])
+    return found
+
+
+def test_a_name_has_the_same_colour_wherever_it_is_set() -> None:
+    found = _fixed_colours()
     assert found["/limit$/"] == {colours.LIMIT}
     assert {name: seen for name, seen in found.items() if len(seen) > 1} == {}
+
+
+def test_no_colour_means_two_things() -> None:
+    """Nor is one so near to another that they would be taken for each other; no series looks like a judgement."""
+    meanings = {name: value for name, value in vars(colours).items() if isinstance(value, str) and name.isupper()}
+    mixed = {name: [int(value[at : at + 2], 16) for at in (1, 3, 5)] for name, value in meanings.items()}
+    pairs = combinations(mixed, 2)
+    assert [(one, other) for one, other in pairs if math.dist(mixed[one], mixed[other]) < 40] == []
+    drawn = set().union(*_fixed_colours().values())
+    assert drawn == set(meanings.values()) - {colours.GOOD, colours.ATTENTION, colours.BAD}
 
 
 @each_panel

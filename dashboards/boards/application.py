@@ -141,7 +141,7 @@ def _over_time() -> Shelf:
         Query(CONNECTIONS, "now"),
         Query(floor, "floor of the hour"),
         Query(record, "record of the week"),
-        colours={"now": colours.USED, "floor of the hour": colours.ATTENTION, "record of the week": colours.PAST},
+        colours={"now": colours.USED, "floor of the hour": colours.FLOOR, "record of the week": colours.PAST},
         dashed=["record of the week"],
     )
     unused = ages(
