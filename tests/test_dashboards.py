@@ -13,7 +13,7 @@ import yaml
 
 import build
 from boards import colours, frame
-from boards.promql import select
+from boards.promql import APPLICATION, select
 from pgleak import metrics
 from pgleak.holders.metrics import JOIN
 from pgleak.pool.merged import SHARED_FOLDER
@@ -209,6 +209,17 @@ def test_no_colour_means_two_things() -> None:
     assert [(one, other) for one, other in pairs if math.dist(mixed[one], mixed[other]) < 40] == []
     drawn = set().union(*_fixed_colours().values())
     assert drawn == set(meanings.values()) - {colours.GOOD, colours.ATTENTION, colours.BAD}
+
+
+@each_panel
+def test_what_tells_applications_apart_is_shown(panel: dict[str, Any]) -> None:
+    """Else one application with two roles is two lines, or two rows, of the same name."""
+    for target in panel["targets"]:
+        if panel["type"] != "table" and "{{application_name}}" in target["legendFormat"]:
+            assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) == set(APPLICATION), panel["title"]
+    columns = {one["matcher"]["options"] for one in panel["fieldConfig"]["overrides"]}
+    if "Application" in columns and panel["title"] != "Which code holds connections too long?":
+        assert {"Server", "User"} <= columns
 
 
 @each_panel
