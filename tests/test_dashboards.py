@@ -100,10 +100,22 @@ def test_variables_are_used_and_carried_along(board: dict[str, Any]) -> None:
     assert set(names) == {"datasource", "job", "server", "application", "pool", "site"}, "else it is lost on the way"
     asked = set(re.findall(r"\$\{?(\w+)", " ".join(str(expr) for expr in _values(board["panels"], "expr"))))
     assert asked <= {*names, "__range", "__interval", "__rate_interval"}
-    (siblings,) = board["links"]
-    assert siblings["includeVars"]
-    assert siblings["keepTime"]
-    assert all(set(siblings["tags"]) <= set(other["tags"]) for other in BOARDS.values())
+
+
+@each_board
+def test_the_links_at_the_top_lead_to_the_other_boards_with_what_is_chosen(board: dict[str, Any]) -> None:
+    """But not the jobs, where servers and pools part: those that scrape the one may not scrape the other."""
+    names = {one["name"] for one in board["templating"]["list"]}
+    led = {}
+    for link in board["links"]:
+        assert link["keepTime"]
+        assert not link["includeVars"], "it would take the jobs along"
+        uid, _, query = link["url"].removeprefix("/d/").partition("?")
+        assert link["title"] == BOARDS[uid]["title"]
+        led[uid] = set(re.findall(r"\$\{(\w+):queryparam\}", query))
+    assert led.keys() == BOARDS.keys() - {board["uid"]}
+    for uid, carried in led.items():
+        assert names - carried == ({"job"} if frame.POOL in {uid, board["uid"]} else set())
 
 
 def test_links_lead_to_boards_and_variables_that_exist() -> None:

@@ -271,7 +271,6 @@ def board() -> Board:
     )
     return Board(
         frame.APPLICATION,
-        "pgleak / Application",
         "One application: what its connections do, how long they go unused, and what speaks for a leak.",
         [*connections.variables(), chosen],
         [_answers(), _now(), _over_time(), _inside(), *_elsewhere()],

@@ -277,7 +277,6 @@ def board() -> Board:
     """The dashboard."""
     return Board(
         frame.CONNECTIONS,
-        "pgleak / Connections",
         f"Which PostgreSQL server fills up, when, and because of whom? Applications are told apart by {PER_APPLICATION}.",
         variables(),
         [_answers(), _curves(), _lists(), watching.refusals(), watching.watcher(), _each_server()],
