@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import yaml
 
 import build
 from boards import colours, frame
-from boards.promql import select
+from boards.promql import APPLICATION, select
 from pgleak import metrics
 from pgleak.holders.metrics import JOIN
 from pgleak.pool.merged import SHARED_FOLDER
@@ -98,10 +100,22 @@ def test_variables_are_used_and_carried_along(board: dict[str, Any]) -> None:
     assert set(names) == {"datasource", "job", "server", "application", "pool", "site"}, "else it is lost on the way"
     asked = set(re.findall(r"\$\{?(\w+)", " ".join(str(expr) for expr in _values(board["panels"], "expr"))))
     assert asked <= {*names, "__range", "__interval", "__rate_interval"}
-    (siblings,) = board["links"]
-    assert siblings["includeVars"]
-    assert siblings["keepTime"]
-    assert all(set(siblings["tags"]) <= set(other["tags"]) for other in BOARDS.values())
+
+
+@each_board
+def test_the_links_at_the_top_lead_to_the_other_boards_with_what_is_chosen(board: dict[str, Any]) -> None:
+    """But not the jobs, where servers and pools part: those that scrape the one may not scrape the other."""
+    names = {one["name"] for one in board["templating"]["list"]}
+    led = {}
+    for link in board["links"]:
+        assert link["keepTime"]
+        assert not link["includeVars"], "it would take the jobs along"
+        uid, _, query = link["url"].removeprefix("/d/").partition("?")
+        assert link["title"] == BOARDS[uid]["title"]
+        led[uid] = set(re.findall(r"\$\{(\w+):queryparam\}", query))
+    assert led.keys() == BOARDS.keys() - {board["uid"]}
+    for uid, carried in led.items():
+        assert names - carried == ({"job"} if frame.POOL in {uid, board["uid"]} else set())
 
 
 def test_links_lead_to_boards_and_variables_that_exist() -> None:
@@ -180,7 +194,8 @@ def _thresholds(panel: dict[str, Any]) -> list[list[dict[str, Any]]]:
     ]
 
 
-def test_a_name_has_the_same_colour_wherever_it_is_set() -> None:
+def _fixed_colours() -> dict[str, set[str]]:
+    """The colours that are set by a series' name, by that name."""
     found: dict[str, set[str]] = {}
     for param in PANELS:
         (panel,) = param.values
@@ -189,8 +204,34 @@ def test_a_name_has_the_same_colour_wherever_it_is_set() -> None:
             for one in override["properties"]:
                 if one["id"] == "color" and one["value"]["mode"] == "fixed":
                     found.setdefault(override["matcher"]["options"], set()).add(one["value"]["fixedColor"])
+    return found
+
+
+def test_a_name_has_the_same_colour_wherever_it_is_set() -> None:
+    found = _fixed_colours()
     assert found["/limit$/"] == {colours.LIMIT}
     assert {name: seen for name, seen in found.items() if len(seen) > 1} == {}
+
+
+def test_no_colour_means_two_things() -> None:
+    """Nor is one so near to another that they would be taken for each other; no series looks like a judgement."""
+    meanings = {name: value for name, value in vars(colours).items() if isinstance(value, str) and name.isupper()}
+    mixed = {name: [int(value[at : at + 2], 16) for at in (1, 3, 5)] for name, value in meanings.items()}
+    pairs = combinations(mixed, 2)
+    assert [(one, other) for one, other in pairs if math.dist(mixed[one], mixed[other]) < 40] == []
+    drawn = set().union(*_fixed_colours().values())
+    assert drawn == set(meanings.values()) - {colours.GOOD, colours.ATTENTION, colours.BAD}
+
+
+@each_panel
+def test_what_tells_applications_apart_is_shown(panel: dict[str, Any]) -> None:
+    """Else one application with two roles is two lines, or two rows, of the same name."""
+    for target in panel["targets"]:
+        if panel["type"] != "table" and "{{application_name}}" in target["legendFormat"]:
+            assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) == set(APPLICATION), panel["title"]
+    columns = {one["matcher"]["options"] for one in panel["fieldConfig"]["overrides"]}
+    if "Application" in columns and panel["title"] != "Which code holds connections too long?":
+        assert {"Server", "User"} <= columns
 
 
 @each_panel

@@ -141,7 +141,7 @@ def _over_time() -> Shelf:
         Query(CONNECTIONS, "now"),
         Query(floor, "floor of the hour"),
         Query(record, "record of the week"),
-        colours={"now": colours.USED, "floor of the hour": colours.ATTENTION, "record of the week": colours.PAST},
+        colours={"now": colours.USED, "floor of the hour": colours.FLOOR, "record of the week": colours.PAST},
         dashed=["record of the week"],
     )
     unused = ages(
@@ -271,7 +271,6 @@ def board() -> Board:
     )
     return Board(
         frame.APPLICATION,
-        "pgleak / Application",
         "One application: what its connections do, how long they go unused, and what speaks for a leak.",
         [*connections.variables(), chosen],
         [_answers(), _now(), _over_time(), _inside(), *_elsewhere()],

@@ -1,18 +1,26 @@
-"""What a colour means, the same on every panel of every dashboard. Names and hex values as Grafana's palette has them."""
+"""What a colour means, the same on every panel of every dashboard: each meaning has one, and no colour has two."""
 
 from __future__ import annotations
 
+GOOD, ATTENTION, BAD = "#73BF69", "#FF9830", "#F2495C"
+"""What a figure is judged by; no series is drawn in them, or it would look judged."""
+
+UNKNOWN = "#8E8E8E"  # hidden, folded together, or nobody's
 LIMIT = "#C4162A"  # where connections are refused: a dashed line
+PAST = "#B0B0B0"  # a record beside what is now
+FLOOR = "#1F60C4"  # the lowest of what is USED
 USED = "#5794F2"
 IDLE = "#8AB8FF"
-ACTIVE = "#73BF69"
-IN_TRANSACTION = "#FF9830"
-ABORTED = "#F2495C"
-UNKNOWN = "#8E8E8E"  # hidden, folded together, or nobody's
-PAST = "#B0B0B0"  # a record or a floor beside what is now
-WAITING = "#F2CC0C"
-
-GOOD, ATTENTION, BAD = "#73BF69", "#FF9830", "#F2495C"
+ACTIVE = "#37872D"
+IN_TRANSACTION = "#F2CC0C"
+ABORTED = "#8F3BB8"
+WAITING = "#FFF899"
+NEVER_REUSED = "#33B5AE"
+PASSED_OVER = "#FF6FB5"
+OVERDUE = "#FA6400"
+OWNER_DEAD = "#A0522D"
+ORPHANED = "#B877D9"
+UNCLAIMED = "#DEB6F2"
 
 STATES = {
     "active": ACTIVE,
@@ -23,7 +31,7 @@ STATES = {
 }
 """States of a connection, as the label ``state`` has them."""
 
-EVIDENCE = {"stuck_in_transaction": IN_TRANSACTION, "never_reused": "#33B5AE", "passed_over": "#FF6FB5"}
+EVIDENCE = {"stuck_in_transaction": IN_TRANSACTION, "never_reused": NEVER_REUSED, "passed_over": PASSED_OVER}
 """Kinds of evidence, as the label ``evidence`` has them."""
 
 POOL_STATES = {"used": USED, "idle": IDLE}
@@ -32,10 +40,10 @@ POOL_STATES = {"used": USED, "idle": IDLE}
 HOLDERS = {
     "pooled": IDLE,
     "in_use": USED,
-    "overdue": IN_TRANSACTION,
-    "owner_dead": BAD,
-    "orphaned": "#B877D9",
-    "unclaimed": "#A352CC",
+    "overdue": OVERDUE,
+    "owner_dead": OWNER_DEAD,
+    "orphaned": ORPHANED,
+    "unclaimed": UNCLAIMED,
     "unknown": UNKNOWN,
 }
 """Who holds a connection, as the label ``holder`` has it: blue is in order."""

@@ -45,8 +45,10 @@ TIME_LEFT = (
 URGENT = ((None, colours.BAD), (86400, colours.ATTENTION), (3 * 86400, colours.GOOD))
 PLAIN = ((None, "text"),)
 SOME_IS_BAD = ((None, colours.GOOD), (1, colours.BAD))
-NAME = "{{application_name}} on {{server}}"
-"""What an application is called wherever it is one of several: the same name has the same colour on every panel."""
+NAME = "{{application_name}} ({{usename}}) on {{server}}"
+"""What an application is called wherever it is one of several: the same name has the same colour on every panel.
+
+With its role, for one application may come with two."""
 
 _SERVER_LINK = link("This server alone", frame.CONNECTIONS, server="${__data.fields.Server:percentencode}")
 _APPLICATION_LINK = link(
@@ -275,7 +277,6 @@ def board() -> Board:
     """The dashboard."""
     return Board(
         frame.CONNECTIONS,
-        "pgleak / Connections",
         f"Which PostgreSQL server fills up, when, and because of whom? Applications are told apart by {PER_APPLICATION}.",
         variables(),
         [_answers(), _curves(), _lists(), watching.refusals(), watching.watcher(), _each_server()],

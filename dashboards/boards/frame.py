@@ -19,6 +19,8 @@ TAG = "pgleak"
 CONNECTIONS, APPLICATION, POOL = "pgleak-connections", "pgleak-application", "pgleak-pool"
 """The dashboards' uids: part of every link to them, so they never change."""
 
+TITLES = {CONNECTIONS: "pgleak / Connections", APPLICATION: "pgleak / Application", POOL: "pgleak / Pool"}
+
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
@@ -34,7 +36,6 @@ class Board:
     """One dashboard."""
 
     uid: str
-    title: str
     description: str
     variables: Sequence[JSON]
     shelves: Sequence[Shelf]
@@ -45,7 +46,7 @@ class Board:
         return {
             "id": None,
             "uid": self.uid,
-            "title": self.title,
+            "title": TITLES[self.uid],
             "description": self.description,
             "tags": [TAG, "postgresql"],
             "schemaVersion": SCHEMA_VERSION,
@@ -59,7 +60,7 @@ class Board:
             "timezone": "browser",
             "templating": {"list": [_datasource(), *self.variables, *_handed_on(self.variables)]},
             "annotations": {"list": list(self.annotations)},
-            "links": [_siblings()],
+            "links": [_sibling(self.uid, uid) for uid in TITLES if uid != self.uid],
             "panels": _placed(self.shelves),
         }
 
@@ -124,7 +125,7 @@ def variable(name: str, label: str, query: str, description: str, *, many: bool 
 
 
 def _handed_on(shown: Sequence[JSON]) -> Iterator[JSON]:
-    """Yield, hidden, the variables of the other boards: Grafana hands on only what a board declares."""
+    """Yield, hidden, the variables of the other boards: a link hands on only what a board declares."""
     there = {one["name"] for one in shown}
     others = [("server", metrics.UP), ("application", metrics.CONNECTIONS)]
     others += [("pool", pool.CONNECTIONS), ("site", pool.HELD_CONNECTIONS)]
@@ -135,19 +136,24 @@ def _handed_on(shown: Sequence[JSON]) -> Iterator[JSON]:
             yield variable(name, name.capitalize(), query, what, many=name != "application", hidden=True)
 
 
-def _siblings() -> JSON:
-    """Links to the other dashboards of pgleak, found by their tag; time range and variables go along."""
+def _sibling(here: str, there: str) -> JSON:
+    """A link at the top to another dashboard, with the time range and what is chosen here.
+
+    The variables are spelled out: Grafana's own way to hand them on takes the chosen jobs along to a dashboard of what
+    other jobs scrape, which would be empty.
+    """
+    names = ["datasource", *["job"] * ((here == POOL) == (there == POOL)), "server", "application", "pool", "site"]
     return {
-        "type": "dashboards",
-        "title": "pgleak",
-        "tags": [TAG],
+        "type": "link",
+        "title": TITLES[there],
+        "tags": [],
         "asDropdown": False,
         "icon": "external link",
-        "includeVars": True,
+        "includeVars": False,
         "keepTime": True,
         "targetBlank": False,
-        "tooltip": "The other dashboards, with what is chosen here",
-        "url": "",
+        "tooltip": "With what is chosen here",
+        "url": f"/d/{there}?{'&'.join(f'${{{name}:queryparam}}' for name in names)}",
     }
 
 

@@ -228,7 +228,6 @@ def board() -> Board:
     )
     return Board(
         frame.POOL,
-        "pgleak / Pool",
         "SQLAlchemy pools from inside the application: what is out, for how long, and which code took it.",
         _variables(),
         [_answers(), _now(), _places(), _losses(), *work.shelves()],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from boards import colours
 from boards.frame import Shelf
 from boards.panels import Query, Say, graph
 from boards.promql import select
@@ -56,7 +55,6 @@ def shelves() -> list[Shelf]:
         ),
         Query(f"sum(rate({select(pool.OPENED)}[$__rate_interval]))", "opened"),
         Query(f"sum by (reason) (rate({select(pool.CLOSED)}[$__rate_interval])) > 0", "closed: {{reason}}"),
-        colours={"opened": colours.USED},
     )
     engines = graph(
         Say(
