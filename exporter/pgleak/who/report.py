@@ -248,8 +248,8 @@ def _of_claim(claim: Claim, server: str, at: float) -> Connection:
     database = claim.backend.server.rpartition("/")[2]
     age = max(at - claim.backend.opened, 0.0)
     name = claim.pool.application_name
-    known = server, claim.backend.pid, database, "", name, "", "", age, None, None, "", claim.holder, ""
-    return Connection(*known, *_inside(claim))
+    pid, inside = claim.backend.pid, _inside(claim)
+    return Connection(server, pid, database, "", name, "", "", age, None, None, "", claim.holder, "", *inside)
 
 
 def _inside(claim: Claim) -> tuple[ProcessIdentity, str, Checkout | None, Cause | None, float, float]:
