@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import sys
 import threading
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +15,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from pgleak.pool import api, checkouts, events, ledger, monitor
+from pgleak.pool import api, checkouts, events, ledger, monitor, naming
 from pgleak.pool.marks import MARKS
 from pool_support import Counts, counts, new_name, pool_of, url
 
@@ -62,12 +64,13 @@ OURS = {module.__file__ for name, module in list(sys.modules.items()) if name.st
 UNPROTECTED: set[tuple[str | None, int]] = set()
 
 
+def _lines(body: list[ast.stmt]) -> range:
+    return range(body[0].lineno, (body[-1].end_lineno or 0) + 1)
+
+
 def _unprotected() -> None:
     """Lines before, at and in the handler of a `try`. A listener has nothing else outside."""
-    import ast
-    from pathlib import Path
-
-    for module in (checkouts, events, ledger, monitor):
+    for module in (checkouts, events, ledger, monitor, naming):
         file = str(module.__file__)
         for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Try):
@@ -77,7 +80,10 @@ def _unprotected() -> None:
                     UNPROTECTED.update(
                         (file, number) for number in range(handler.lineno, (handler.end_lineno or 0) + 1)
                     )
-            if isinstance(node, ast.FunctionDef) and any(isinstance(each, ast.Try) for each in node.body):
+            if module is naming and isinstance(node, ast.FunctionDef) and node.name == "connect":
+                tried = {line for each in ast.walk(node) if isinstance(each, ast.Try) for line in _lines(each.body)}
+                UNPROTECTED.update((file, number) for number in set(_lines(node.body)) - tried)
+            elif isinstance(node, ast.FunctionDef) and any(isinstance(each, ast.Try) for each in node.body):
                 for each in node.body:
                     if not isinstance(each, ast.Try) or ast.unparse(each.body[0]) == "proxy = original(self)":
                         UNPROTECTED.update((file, number) for number in range(each.lineno, (each.end_lineno or 0) + 1))

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import Pool
 
     from pgleak.pool.ledger import Connection, Holding, Ledger, PoolLedger, WatchedEngine
-    from pgleak.pool.origin import Stack
     from pgleak.pool.sites import Site
     from pgleak.pool.snapshot import Frame, Limits, Place
 
@@ -105,18 +104,20 @@ def _made(pool: PoolLedger, engines: list[WatchedEngine], limits: Limits, now: f
     for connection in pool.connections.copy().values():
         connections.setdefault(id(connection.engine), []).append(connection)
     one_call = min(limits.alive_owner, _ONE_CALL)
-    sites: dict[Stack, list[tuple[bool, bool]]] = {}
+    sites: dict[
+        tuple[Frame, ...], list[tuple[bool, bool]]
+    ] = {}  # not by the raw stacks: the first of a process may differ
     for watched in engines:
         if watched.made:
             owned = connections.get(id(watched), [])
             last = max((each.used_at for each in owned), default=watched.born)
             again = last - watched.born > one_call
             idle = bool(owned) and all(each.out is None for each in owned) and now - last > limits.unproven_site
-            sites.setdefault(watched.made, []).append((again, idle and not again))
-    for stack, engines_of_site in sites.items():
+            sites.setdefault(resolve(watched.made), []).append((again, idle and not again))
+    for frames, engines_of_site in sites.items():
         again, unused = (sum(column) for column in zip(*engines_of_site, strict=True))
         cached = again * _COME_BACK > len(engines_of_site)
-        yield EngineSite(resolve(stack), len(engines_of_site), 0 if cached else unused)
+        yield EngineSite(frames, len(engines_of_site), 0 if cached else unused)
 
 
 def holding_of(connection: Connection) -> Holding | None:

@@ -32,6 +32,7 @@ _BACKLOG = 512
 _LAST_PORT = 65535
 _QUIET = 60.0  # seconds between two lines of the log about the same lack
 _STACK = 1024 * 1024  # bytes; ordinary threads reserve 8 MiB each, which a strict memory policy counts in full
+_SIGNALS = 1.0  # seconds
 _STACK_LOCK = threading.Lock()
 _ADVICE = {
     errno.EADDRINUSE: "another program, perhaps another pgleak, listens there; stop it or choose another port",
@@ -142,9 +143,12 @@ class WebServer:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._waker, selectors.EVENT_READ)
             while not self._stopping:
-                selector.select()
+                # With a timeout: a signal that arrives just before the call does not end it, and its handler runs only afterwards.
+                ready = selector.select(_SIGNALS)
                 if self._stopping:
                     return
+                if not ready:
+                    continue
                 try:
                     sock, peer = self._listener.accept()
                 except OSError as error:

@@ -53,7 +53,7 @@ def sight(report: Report) -> Sight:
     servers = any(not each.reason and each.visible for each in report.servers)
     down = tuple(f"{each.name} cannot be read: {each.reason}" for each in report.servers if each.reason)
     waits = any(True for _ in unjudged(report))
-    return Sight(not (reports or servers), down, tuple(_hidden(report)), tuple(unmatched(report)), waits)
+    return Sight(not (reports or servers), down, tuple(_hidden(report)), tuple(unmatched(report, lasting=True)), waits)
 
 
 def cannot_be_read(server: ServerState, report: Report) -> str:
@@ -63,9 +63,16 @@ def cannot_be_read(server: ServerState, report: Report) -> str:
     return f"{server.name} cannot be read: {server.reason}"
 
 
-def unmatched(report: Report) -> Iterator[str]:
-    """What processes report to be connected to, and why it was found on no server."""
+def unmatched(report: Report, *, lasting: bool = False) -> Iterator[str]:
+    """What processes report to be connected to, and why it was found on no server.
+
+    With ``lasting``, without what was closed between the report and the look, as a busy application's always is: it
+    reports another server's, or the server itself was read and does not have it.
+    """
+    read = {each.address for each in report.servers if not each.reason}
     for (name, address, reason), count in report.unmatched.items():
+        if lasting and reason == "not_watched" and address in read:
+            continue
         noun = "connection" if count == 1 else "connections"
         yield f"{count} {noun} that {name or 'a process'} reports to {address} {_UNMATCHED[reason]}"
 
