@@ -67,6 +67,17 @@ def test_the_culprit_is_on_top_with_line_owner_and_the_sql_that_ends_it(
     assert text.index(f"{NAME}-healthy") < text.index("! 2x")  # no application is pushed off the screen by a culprit
 
 
+def test_each_suspect_has_a_row_with_where_its_owner_stands(postgres16: EmbeddedPostgres, shop: Fleet) -> None:
+    lines = who(postgres16, shop, "--once").splitlines()
+    pids = {str(each["pid"]) for each in of(json.loads(who(postgres16, shop, "--json")), NAME)["connections"]}
+    titles = lines.index("  PID     STATE      AGE    UNUSED HOLDER     WHERE")
+    rows = [number for number in range(titles + 1, len(lines)) if lines[number].startswith("! ")]
+    assert {lines[number].split()[1] for number in rows} == pids
+    for number in rows:
+        assert re.fullmatch(rf"! \d+ +idle tx +\S+ +\S+ +overdue +application\.py:{LINE} take", lines[number])
+        assert lines[number + 1].startswith("    by thread 'MainThread', now at application.py:")
+
+
 def test_all_has_a_row_for_each_connection(postgres16: EmbeddedPostgres, shop: Fleet) -> None:
     lines = who(postgres16, shop, "--once", "--all").splitlines()
     row = next(line for line in lines if " overdue " in line and line.startswith("! "))

@@ -128,20 +128,35 @@ def join(
 def claims_of(processes: Iterable[Reported]) -> Iterator[Claim]:
     """Every connection that the processes report, in use or not."""
     for reported in processes:
-        snapshot, silence = reported.snapshot, reported.silence
-        process = snapshot.process
-        verdicts = {verdict.checkout.number: verdict for verdict in judge(snapshot)}
-        for pool in snapshot.pools:
+        process, silence = reported.snapshot.process, reported.silence
+        verdicts = _verdicts(reported)
+        for pool in reported.snapshot.pools:
             for backend in pool.idle:
                 yield Claim(process, pool, backend, "pooled", None, None, silence)
             for backend in pool.orphans:
                 yield Claim(process, pool, backend, "orphaned", None, None, silence)
-            for checkout in pool.checkouts:
-                verdict = verdicts.get(checkout.number)
-                limit = verdict.limit if verdict is not None else limit_of(checkout, pool, snapshot.limits)
-                yield Claim(
-                    process, pool, checkout.backend, _holder(checkout, verdict), checkout, verdict, silence, limit
-                )
+            yield from _checkouts(reported, pool, verdicts)
+
+
+def checkouts_of(processes: Iterable[Reported]) -> Iterator[Claim]:
+    """Those that are in use."""
+    for reported in processes:
+        verdicts = _verdicts(reported)
+        for pool in reported.snapshot.pools:
+            yield from _checkouts(reported, pool, verdicts)
+
+
+def _verdicts(reported: Reported) -> dict[int, Verdict]:
+    return {verdict.checkout.number: verdict for verdict in judge(reported.snapshot)}
+
+
+def _checkouts(reported: Reported, pool: PoolSnapshot, verdicts: Mapping[int, Verdict]) -> Iterator[Claim]:
+    snapshot, silence = reported.snapshot, reported.silence
+    for checkout in pool.checkouts:
+        verdict = verdicts.get(checkout.number)
+        limit = verdict.limit if verdict is not None else limit_of(checkout, pool, snapshot.limits)
+        holder = _holder(checkout, verdict)
+        yield Claim(snapshot.process, pool, checkout.backend, holder, checkout, verdict, silence, limit)
 
 
 def _by_address(processes: Iterable[Reported]) -> Iterator[tuple[str, list[Claim]]]:

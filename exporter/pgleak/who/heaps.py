@@ -41,27 +41,30 @@ def owned_pools(
     """Which pools belong to which application: where most of a pool's connections are, or else wherever its name is."""
     homes: dict[tuple[ProcessIdentity, str], Counter[Key]] = {}
     for key, group in groups.items():
-        for each in group:
-            if each.process is not None:
-                homes.setdefault((each.process, each.pool), Counter())[key] += 1
+        for (process, pool_name), count in Counter((each.process, each.pool) for each in group).items():
+            if process is not None:
+                homes.setdefault((process, pool_name), Counter())[key] += count
     owned: dict[Key, list[Owned]] = {key: [] for key in groups}
     for reported in folder.processes if folder else ():
         for pool in reported.snapshot.pools:
             home = homes.get((reported.snapshot.process, pool.name))
-            same = [key for key, name in names.items() if name == pool.application_name]
-            for key in [home.most_common(1)[0][0]] if home else same:
-                owned[key].append((reported, pool))
+            if home:
+                owned[home.most_common(1)[0][0]].append((reported, pool))
+                continue
+            for key, name in names.items():
+                if name == pool.application_name:
+                    owned[key].append((reported, pool))
     return owned
 
 
-def heaps(owned: Iterable[Owned], connections: Iterable[Connection], at: float) -> tuple[Heap, ...]:
+def heaps(owned: Iterable[Owned], connections: Sequence[Connection], at: float) -> tuple[Heap, ...]:
     """The engines that pile up in these pools, never more than have one of these connections; `at` in Unix time."""
-    here = Counter((each.process, each.pool) for each in connections)
     found = []
     for reported, pool in owned:
         limit = reported.snapshot.limits.unproven_site
         for made in piled_in(pool):
-            unused = min(made.unused, here[reported.snapshot.process, pool.name])
+            mine = reported.snapshot.process, pool.name
+            unused = min(made.unused, sum((each.process, each.pool) == mine for each in connections))
             if unused:
                 found.append(Heap(pool.name, replace(made, unused=unused), _unused(pool, unused, at, limit), limit))
     return tuple(found)

@@ -147,8 +147,9 @@ def report(
         reading.server is None for reading in readings
     )  # no server at all is as good as none that can be read
     connections = [_of_backend(held, at) for held in join.held]
-    shown = {(held.claim.process, held.claim.backend) for held in join.held if held.claim is not None}
-    for claim in claims_of(folder.processes if folder and (dark or is_dark) else ()):
+    unread = folder.processes if folder and (dark or is_dark) else ()
+    shown = {(held.claim.process, held.claim.backend) for held in join.held if unread and held.claim is not None}
+    for claim in claims_of(unread):
         address = address_of(claim)
         if is_dark or (address in dark and (claim.process, claim.backend) not in shown):
             connections.append(_of_claim(claim, dark.get(address, address), at))
@@ -224,7 +225,8 @@ def _application(
 
 def _of_backend(held: Held, at: float) -> Connection:
     backend: ServerBackend = held.backend
-    known = Connection(
+    claim = held.claim
+    return Connection(
         backend.server,
         backend.pid,
         backend.datname,
@@ -238,30 +240,22 @@ def _of_backend(held: Held, at: float) -> Connection:
         backend.evidence,
         held.holder,
         held.doubt,
-        limit=backend.limit,
+        *((None, "", None, None, backend.limit) if claim is None else _inside(claim)),
     )
-    return known if held.claim is None else _with_claim(known, held.claim)
 
 
 def _of_claim(claim: Claim, server: str, at: float) -> Connection:
     database = claim.backend.server.rpartition("/")[2]
     age = max(at - claim.backend.opened, 0.0)
     name = claim.pool.application_name
-    return _with_claim(
-        Connection(server, claim.backend.pid, database, "", name, "", "", age, None, None, "", claim.holder), claim
-    )
+    pid, inside = claim.backend.pid, _inside(claim)
+    return Connection(server, pid, database, "", name, "", "", age, None, None, "", claim.holder, "", *inside)
 
 
-def _with_claim(known: Connection, claim: Claim) -> Connection:
-    verdict = claim.verdict
-    return known._replace(
-        process=claim.process,
-        pool=claim.pool.name,
-        checkout=claim.checkout,
-        cause=verdict.cause if verdict is not None else None,
-        limit=claim.limit,
-        silence=claim.silence,
-    )
+def _inside(claim: Claim) -> tuple[ProcessIdentity, str, Checkout | None, Cause | None, float, float]:
+    """What a process says of a connection: the last fields of one, from `process` on."""
+    cause = claim.verdict.cause if claim.verdict is not None else None
+    return claim.process, claim.pool.name, claim.checkout, cause, claim.limit, claim.silence
 
 
 def _watch(folder: Folder) -> Watch:

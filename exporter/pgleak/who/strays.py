@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgleak.holders.join import BAD_HOLDERS, GREATEST_PID, claims_of
+from pgleak.holders.join import BAD_HOLDERS, GREATEST_PID, checkouts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,25 +33,32 @@ def strays(readings: Sequence[Reading], addresses: Mapping[str, str], folder: Fo
     down = {addresses.get(reading.name, "") for reading in readings if reading.server is None}
     if not asked:
         return
+    bad = [each for each in checkouts_of(folder.processes) if each.holder in BAD_HOLDERS]
+    bad_pids = {each.backend.pid for each in bad}
+    shown = {
+        (each.claim.process, each.claim.backend)
+        for each in join.held
+        if each.claim is not None and each.claim.backend.pid in bad_pids
+    }
+    found = [each for each in bad if (each.process, each.backend) not in shown and address_of(each) not in down]
+    if not found:
+        return
     pids = {held.backend.pid for held in join.held}
-    shown = {(held.claim.process, held.claim.backend) for held in join.held if held.claim is not None}
     places: dict[tuple[ProcessIdentity, str], str] = {}
     for held in join.held:
         if held.claim is not None:
             places[held.claim.process, address_of(held.claim)] = held.backend.server
-    for claim in claims_of(folder.processes):
+    for claim in found:
         address = address_of(claim)
-        if claim.checkout is None or claim.holder not in BAD_HOLDERS or address in down:
-            continue
-        if (claim.process, claim.backend) in shown:
-            continue
         at_address = [name for name in asked if addresses.get(name) == address]
         server = places.get((claim.process, address)) or (at_address[0] if len(at_address) == 1 else "")
         pid = claim.backend.pid or 0
         is_ended = server and 0 < pid <= GREATEST_PID and pid not in pids and claim.backend.opened < asked[server]
         if not is_ended:
             yield Stray(claim, address, "")
-        elif claim.checkout.place == "pool":  # what belongs to no pool any more keeps nobody waiting
+        elif (
+            claim.checkout is not None and claim.checkout.place == "pool"
+        ):  # what belongs to no pool any more keeps nobody waiting
             yield Stray(claim, address, server)
 
 

@@ -11,18 +11,22 @@ from pgleak.who.sight import cannot_be_read, sight
 from pgleak.who.words import counted, duration, ended_in_words, how_fast_in_words, notes, printable, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pgleak.who.diagnosis import Diagnosis, Findings, Outlook
     from pgleak.who.report import Application, Connection, Report
     from pgleak.who.room import ServerState
 
 WIDTH = 80
+HEIGHT = 23  # lines of a terminal of 24 rows, the cursor has one
+MEMBERS = 5  # of each culprit, a row each; where that is more than the terminal has room for, at least
+FEWEST = 3  # as long as every culprit can be seen
 APPLICATIONS = 10  # without suspects, and
 PIDS = 50  # of each line of code, unless all are asked for
 _BAR = 16
 _WORTH_SAYING = 60.0  # seconds of rest; connections that come round are all younger
 _INDENT = " " * 4
+_TITLES = f"  {'PID':<8}{'STATE':<11}{'AGE':<7}{'UNUSED':<7}{'HOLDER':<11}WHERE"
 _STATES = {
     "idle in transaction": "idle tx",
     "idle in transaction (aborted)": "aborted tx",
@@ -46,13 +50,13 @@ def table(report: Report, findings: Findings, *, everything: bool = False, width
     lines += ["", *(part for each in shown for part in wrapped(_application(each), width, "    "))]
     if len(well) > len(shown) - len(bad):
         lines.append(f"  and {len(well) + len(bad) - len(shown)} more applications without suspects (--all)")
-    for diagnosis in findings.diagnoses:
-        lines += ["", *_culprit(diagnosis, width, everything=everything)]
+    noted = [line for note in notes(report) for line in wrapped(f"  Note: {note}", width, "  ")]
+    room = HEIGHT - len(lines)
+    lines += _all_pids(findings, width) if everything else _culprits(findings, width, room, len(noted) + bool(noted))
     for application in report.applications if everything else ():
         lines += ["", *_all(application, width)]
     if not report.applications:
         lines += ["  no connections" if not sight(report).is_blind else "  no connection could be seen"]
-    noted = [line for note in notes(report) for line in wrapped(f"  Note: {note}", width, "  ")]
     return [_fitted(line, width) for line in [*lines, *([""] if noted else []), *noted]]
 
 
@@ -111,8 +115,38 @@ def _inside(application: Application) -> str:
     return "; ".join(told)
 
 
-def _culprit(diagnosis: Diagnosis, width: int, *, everything: bool) -> Iterator[str]:
-    """One line of code, with everything that it leaks."""
+def _all_pids(findings: Findings, width: int) -> Iterator[str]:
+    for diagnosis in findings.diagnoses:
+        yield ""
+        yield from _culprit(diagnosis, width, len(diagnosis.members), has_rows=False)
+
+
+def _culprits(findings: Findings, width: int, room: int, noted: int) -> list[str]:
+    """Each with as many rows as leave every other culprit, and what ends it, on the screen."""
+    lines: list[str] = []
+    for most in range(MEMBERS, -1, -1):
+        lines, told = [], 0
+        for diagnosis in findings.diagnoses:
+            rows = [] if diagnosis.ended else [*_rows(diagnosis.members[:most], width)]
+            lines += ["", *_culprit(diagnosis, width, PIDS, has_rows=bool(rows))]
+            told = len(lines)  # the last one's rows may run over the edge, if they are few
+            lines += rows
+        if (len(lines) + noted if most > FEWEST else told) <= room:
+            break
+    return lines
+
+
+def _rows(members: Sequence[Connection], width: int) -> Iterator[str]:
+    if members:
+        yield from wrapped(_TITLES, width, "  ")
+    for each in members:
+        yield from wrapped(f"! {_row(each)}", width, _INDENT)
+        owner = _owner(each, since=False)  # that is told of all of them; and what moves on is sent at each look
+        yield from wrapped(f"{_INDENT}{owner}", width, _INDENT) if owner else ()
+
+
+def _culprit(diagnosis: Diagnosis, width: int, most: int, *, has_rows: bool) -> Iterator[str]:
+    """One line of code, with the process ids of what it leaks, as many as are wanted; without rows, who holds the first."""
     pace = how_fast_in_words(diagnosis).replace(" an hour", "/h")
     line = f" {place(diagnosis.frames[0])} {diagnosis.frames[0].function}," if diagnosis.frames else ""
     yield from wrapped(
@@ -123,14 +157,14 @@ def _culprit(diagnosis: Diagnosis, width: int, *, everything: bool) -> Iterator[
     )
     if diagnosis.ended:
         yield from wrapped(f"{_INDENT}{ended_in_words(diagnosis)}", width, _INDENT)
-    if diagnosis.members:
+    if diagnosis.members and not has_rows:
         owner = _owner(diagnosis.members[0])
         yield from (
             wrapped(f"{_INDENT}{'the first ' if diagnosis.connections > 1 else ''}{owner}", width, _INDENT)
             if owner
             else ()
         )
-    shown = diagnosis.members if everything else diagnosis.members[:PIDS]
+    shown = diagnosis.members[:most]
     pids = ", ".join(str(each.pid) for each in shown if each.pid is not None)
     if not pids or diagnosis.ended:
         return
@@ -147,18 +181,21 @@ def _culprit(diagnosis: Diagnosis, width: int, *, everything: bool) -> Iterator[
 
 def _all(application: Application, width: int) -> Iterator[str]:
     yield f"  {application.name} on {application.server}"
-    yield f"  {'PID':<8}{'STATE':<11}{'AGE':<7}{'UNUSED':<7}{'HOLDER':<11}WHERE"
+    yield _TITLES
     for connection in application.connections:
         yield from _connection(connection, width)
 
 
-def _connection(connection: Connection, width: int) -> Iterator[str]:
-    row = (
+def _row(connection: Connection) -> str:
+    return (
         f"{connection.pid if connection.pid is not None else '?':<8}"
         f"{_STATES.get(connection.state, connection.state):<11.10}"
         f"{_short(connection.age):<7}{_short(connection.unused):<7}{_word(connection.holder):<11}{_where(connection)}"
     )
-    yield f"{'!' if connection.is_suspect else ' '} {row}"
+
+
+def _connection(connection: Connection, width: int) -> Iterator[str]:
+    yield f"{'!' if connection.is_suspect else ' '} {_row(connection)}"
     if connection.is_suspect:
         owner = _owner(connection)
         if owner:
@@ -176,11 +213,11 @@ def _where(connection: Connection) -> str:
     return connection.evidence.replace("_", " ") if connection.process is None else f"pool {connection.pool}"
 
 
-def _owner(connection: Connection) -> str:
+def _owner(connection: Connection, *, since: bool = True) -> str:
     held = connection.checkout
     if held is None:
         return f"from {connection.client_addr}" if connection.client_addr else ""
-    told = f"held {duration(held.age)} by {held.owner.kind} {held.owner.name!r}"
+    told = f"{f'held {duration(held.age)} ' if since else ''}by {held.owner.kind} {held.owner.name!r}"
     if held.owner.state == "dead":
         told += " (ended)"
     elif held.standing:
