@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pgleak import yamlfile
+from pgleak import smallfile
 from pgleak.yamlfile import Duplicate, YamlError, parse, read
 
 
@@ -92,12 +92,12 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "f.yml"
-    file.write_bytes(b"a: 1\n".ljust(yamlfile.LARGEST, b"#"))
+    file.write_bytes(b"a: 1\n".ljust(smallfile.LARGEST, b"#"))
     assert read(file).data == {"a": 1}
-    file.write_bytes(b"a: 1\n".ljust(yamlfile.LARGEST, b"#") + "ä".encode())  # cut in the middle of a character
+    file.write_bytes(b"a: 1\n".ljust(smallfile.LARGEST, b"#") + "ä".encode())  # cut in the middle of a character
     with pytest.raises(YamlError) as caught:
         read(file)
-    assert str(caught.value) == f"{file}: is too large: 1,048,576 bytes are allowed"
+    assert str(caught.value) == f"{file}: cannot be read: too large: 1,048,576 bytes are allowed"
 
 
 def test_a_pipe_is_read_to_its_end_and_not_waited_for_without_end(
@@ -111,6 +111,6 @@ def test_a_pipe_is_read_to_its_end_and_not_waited_for_without_end(
     assert read(pipe).data == {"a": 1, "b": 2}
     writer.join(10)
 
-    monkeypatch.setattr(yamlfile, "_PATIENCE", 0.1)
+    monkeypatch.setattr(smallfile, "_PATIENCE", 0.1)
     with pytest.raises(YamlError, match=r"pipe: cannot be read: nothing came out of the pipe within 0\.1 s$"):
         read(pipe)

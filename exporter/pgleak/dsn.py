@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import stat
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import quote, quote_plus
 
-from pgleak import libpq
+from pgleak import libpq, smallfile
 from pgleak.libpq import DsnError
 from pgleak.secret import SECRET_OPTIONS, looks_like_dsn
 
@@ -237,17 +236,11 @@ def _read_password(path: Path) -> str:
     password = ""
     # Raised outside of the handler: a decoding error carries the bytes, which would hang on as the context.
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block the scrape, and can be read only once
-            problem = "is not a regular file"
-        else:
-            with path.open(encoding="utf-8", newline="") as file:
-                password = file.read(_LARGEST_PASSWORD_FILE + 1)
+        password = smallfile.content(path, _LARGEST_PASSWORD_FILE).decode()
     except OSError as error:
         problem = f"cannot be read: {error.strerror or type(error).__name__}"
     except UnicodeDecodeError:
         problem = "is not UTF-8 text"
-    if len(password) > _LARGEST_PASSWORD_FILE:
-        problem = "is too large for a password"
     password = password[:-1].removesuffix("\r") if password.endswith("\n") else password
     if not problem and not password:
         problem = "is empty"

@@ -5,20 +5,13 @@ The messages of PyYAML show the line that it stumbled over, which may be the one
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import select
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-LARGEST = 1024 * 1024
-"""Bytes that a file may have: room for thousands of targets."""
-
-_PATIENCE = 30.0  # seconds until something comes out of a pipe
+from pgleak import smallfile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,11 +46,7 @@ def read(path: Path) -> Document:
     text = ""
     # Errors are raised outside of the handlers: the originals hold pieces of the file.
     try:
-        content = _content(path)
-        if len(content) > LARGEST:
-            problem = f"{path}: is too large: {LARGEST:,} bytes are allowed"
-        else:
-            text = content.decode("utf-8-sig")
+        text = smallfile.content(path, pipe=True).decode("utf-8-sig")
     except OSError as error:
         problem = f"{path}: cannot be read: {error.strerror or type(error).__name__}"
     except UnicodeDecodeError as error:
@@ -66,22 +55,6 @@ def read(path: Path) -> Document:
     if problem:
         raise YamlError(problem)
     return parse(text, str(path))
-
-
-def _content(path: Path) -> bytes:
-    """Return what a file or a pipe holds, or one byte more than is allowed. Raises OSError, also for a device."""
-    kind = path.stat().st_mode
-    if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind)):
-        code = errno.EISDIR if stat.S_ISDIR(kind) else errno.ENODEV
-        raise OSError(code, os.strerror(code) if stat.S_ISDIR(kind) else "neither a file nor a pipe")
-    # Without waiting, for a named pipe may never have a writer. What a shell passes on as <(...) has one from the start.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        waiting = select.poll()
-        waiting.register(file, select.POLLIN)
-        if not waiting.poll(_PATIENCE * 1000):
-            raise OSError(errno.ETIMEDOUT, f"nothing came out of the pipe within {_PATIENCE:g} s")
-        os.set_blocking(file.fileno(), True)
-        return file.read(LARGEST + 1)
 
 
 def parse(text: str, name: str) -> Document:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pgleak import smallfile
 from pgleak.problem import Problem
 from pgleak.web import tls
 from pgleak.web.auth import BasicAuth, TooManyAttemptsError
@@ -84,7 +85,7 @@ def load(file: Path, clock: Callable[[], float] = time.monotonic) -> tuple[Polic
     The second value is the other files whose change makes another policy; the error has it as ``files``.
     """
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        text = smallfile.content(file).decode("utf-8-sig")
     except OSError as error:
         raise WebConfigError(file, [Problem("", f"{error.strerror or 'cannot be read'}")]) from None
     except UnicodeDecodeError:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgleak import smallfile
 from pgleak.problem import Problem
 from pgleak.web.ciphers import CURVES
 
@@ -149,7 +150,7 @@ def _read(material: Material | None, mark: str, what: str, problems: list[Proble
     if material.file is not None:
         named = f"{material.file}: "
         try:
-            text = material.file.read_bytes().decode("latin-1")
+            text = smallfile.content(material.file).decode("latin-1")
         except OSError as error:
             problems.append(Problem(material.path, f"{named}{error.strerror or 'cannot be read'}"))
             return ""
