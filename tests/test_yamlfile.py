@@ -69,6 +69,26 @@ def test_a_merged_key_may_be_given_anew() -> None:
     assert document.duplicates == ()
 
 
+def test_of_several_mappings_that_are_merged_the_first_wins() -> None:
+    document = parse("one: &1 {key: 1, own: 1}\ntwo: &2 {key: 2, other: 2}\nall: {<<: [*1, *2], own: 3}\n", "f.yml")
+    assert isinstance(document.data, dict)
+    assert document.data["all"] == {"key": 1, "own": 3, "other": 2}
+    assert document.duplicates == ()
+
+
+def test_merges_of_merges_cost_no_more_than_their_keys() -> None:
+    """Ten levels of ten references each would be ten thousand million pairs."""
+    levels = [f"l{n}: &l{n} {{<<: [{', '.join([f'*l{n - 1}'] * 10)}]}}" for n in range(1, 11)]
+    document = parse("\n".join(["l0: &l0 {key: 1}", *levels, "last: *l10"]), "f.yml")
+    assert isinstance(document.data, dict)
+    assert document.data["last"] == {"key": 1}
+
+
+def test_only_mappings_can_be_merged() -> None:
+    with pytest.raises(YamlError, match=r"^f\.yml:1:\d+: expected a mapping, or a list of mappings, after <<$"):
+        parse("a: {<<: [{b: 1}, M4RK]}", "f.yml")
+
+
 def test_files_are_utf8_with_or_without_a_mark(tmp_path: Path) -> None:
     file = tmp_path / "f.yml"
     file.write_bytes("\ufeffa: ä".encode())

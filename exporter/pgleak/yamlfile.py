@@ -16,6 +16,8 @@ from pgleak import smallfile
 if TYPE_CHECKING:
     from pathlib import Path
 
+_MERGE = "tag:yaml.org,2002:merge"
+
 
 class YamlError(Exception):
     """A file that cannot be read as YAML. The text is `file:line:column: what is wrong`, and quotes nothing."""
@@ -108,6 +110,29 @@ class _Loader(yaml.SafeLoader):
             first.setdefault((key.tag, key.value), line)
         return node
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Bring in what ``<<`` names: a mapping's own keys win, then those of the first that is named.
+
+        Not PyYAML's way, whose 6.0.4 lets the last one win, and tells keys apart by where their text lies in memory.
+        """
+        sources: list[yaml.Node] = []
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                sources += value.value if isinstance(value, yaml.SequenceNode) else [value]
+        node.value = [pair for pair in node.value if pair[0].tag != _MERGE]
+        super().flatten_mapping(node)  # of which the key `=` is left
+        taken = {_identity(key) for key, _ in node.value}
+        merged = []
+        for source in sources:
+            if not isinstance(source, yaml.MappingNode):
+                raise yaml.constructor.ConstructorError(
+                    problem="expected a mapping, or a list of mappings, after <<", problem_mark=source.start_mark
+                )
+            self.flatten_mapping(source)
+            merged += [pair for pair in source.value if _identity(pair[0]) not in taken]
+            taken.update(_identity(key) for key, _ in source.value)
+        node.value = merged + node.value
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:  # noqa: FBT001, FBT002  PyYAML's own
         misfit = False
         constructed: object = None
@@ -120,6 +145,10 @@ class _Loader(yaml.SafeLoader):
                 problem="a value that does not fit its type", problem_mark=node.start_mark
             )
         return constructed
+
+
+def _identity(key: yaml.Node) -> object:
+    return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
 
 
 # A date without quotes is meant as text: nothing in a settings file is a point in time.
