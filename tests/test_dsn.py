@@ -146,6 +146,8 @@ def test_every_option_survives_whatever_characters_it_has(options: dict[str, str
         ("PostgreSQL://db1/x", "in lower case"),
         ("mysql://u:p@db1/x", "not a PostgreSQL URI"),
         ("dbname=postgresql://u:p@db1/x", "give only its name"),
+        ("service=postgresql://u:p@db1/x", "the service is itself a connection string"),
+        ("service=u:p@db1", "the service is itself a connection string"),
         ("host=postgresql://u:p@db1/x", "in the host"),
         ("host=u:p@db1", "in the host"),
         ("host=db1 sslmode=required", "sslmode must be one of disable, allow, prefer, require,"),
@@ -303,10 +305,12 @@ def test_a_password_is_given_once(tmp_path: Path) -> None:
         {"PGDATABASE": "postgresql://u:M4RK@db1/x"},
         {"PGDATABASE": "host=db1 password=M4RK"},
         {"PGHOST": "postgresql://u:M4RK@db1/x"},
+        {"PGSERVICE": "postgresql://u:M4RK@db1/x"},
+        {"PGSERVICE": "u:M4RK@db1"},
     ],
 )
 def test_a_wrong_environment_is_explained_and_not_shown(environ: dict[str, str]) -> None:
-    with pytest.raises(DsnError, match="PGHOST, PGPORT, PGDATABASE") as caught:
+    with pytest.raises(DsnError, match="PGHOST, PGPORT, PGDATABASE, PGSERVICE") as caught:
         Dsn.from_environment(environ=environ)
     assert "M4RK" not in everything_shown(caught.value)
     if "PGPORT" not in environ:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pgleak.dsn import looks_like_dsn
 from pgleak.problem import Problem, nearest, unknown_key
+from pgleak.secret import looks_like_dsn
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
