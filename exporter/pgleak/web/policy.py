@@ -32,6 +32,11 @@ class Policy:
     bucket: TokenBucket | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def asks(self) -> bool:
+        """Whether it lets in only those who have a password, or a certificate."""
+        return self.auth is not None or (self.tls is not None and self.tls.asks)
+
     def opening(self, before: Policy) -> str:
         """What it gives up that an earlier version asked of clients; empty when nothing."""
         if before.tls is not None and self.tls is None:

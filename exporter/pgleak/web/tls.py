@@ -39,6 +39,11 @@ class ServerTls:
         """Puts TLS around a connection. Does not wait: the handshake is still to be made."""
         return self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 
+    @property
+    def asks(self) -> bool:
+        """Whether only clients with a certificate are let in."""
+        return self.context.verify_mode is ssl.CERT_REQUIRED
+
     def weaker_than(self, other: ServerTls) -> bool:
         """Whether it lets in clients without the certificate that the other one wants."""
         if self.context.verify_mode < other.context.verify_mode:
