@@ -13,7 +13,8 @@ one after the other, so that whatever else the machine does hits all alike:
     floor     SELECT count(*) FROM pg_stat_get_activity(NULL), likewise
     peer      GET /metrics from prometheus-postgres-exporter as Debian ships and starts it
 
-Medians of the rounds, in milliseconds, and CPU time per scrape of the two exporters' own processes.
+Medians of the rounds, in milliseconds, CPU time per scrape of the two exporters' own processes, and the resident memory
+of pgleak after its last scrape.
 """
 
 from __future__ import annotations
@@ -176,9 +177,9 @@ def table(version: int, sizes: Sequence[int], rounds: int, *, with_peer: bool) -
         f"PostgreSQL {version}, Python {platform.python_version()}, {os.cpu_count()} cores; {rounds} rounds, medians in ms\n"
     )
     print(
-        "| connections | pgleak | rows | packed | floor | peer | /rows | /packed | /floor | /peer | CPU pgleak | CPU peer |"
+        "| connections | pgleak | rows | packed | floor | peer | /rows | /packed | /floor | /peer | CPU pgleak | CPU peer | MiB pgleak |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
     for size in sizes:
         with contextlib.ExitStack() as stack:
             settings = {"max_connections": size + 20, "track_activity_query_size": 1024}
@@ -216,7 +217,7 @@ def table(version: int, sizes: Sequence[int], rounds: int, *, with_peer: bool) -
             cells = (
                 [f"{time:.1f}" for time in times]
                 + [f"{ratio:.2f}" for ratio in ratios]
-                + [f"{cpu:.1f}", f"{cpu_peer:.1f}"]
+                + [f"{cpu:.1f}", f"{cpu_peer:.1f}", f"{ours.resident():.1f}"]
             )
             print(f"| {size} | {' | '.join(cells)} |", flush=True)
 
