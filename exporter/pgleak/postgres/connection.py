@@ -42,6 +42,15 @@ for _key in ("SQL_ASCII", "SQLASCII"):
     psycopg2.extensions.encodings[_key] = "latin_1"
 
 
+def _keepalives(timeouts: Timeouts) -> dict[str, str]:
+    """When to ask whether the other side is there: the client does, and the server."""
+    return {
+        "keepalives_idle": str(max(int(timeouts.keepalive_idle), 1)),
+        "keepalives_interval": str(_KEEPALIVE_INTERVAL),
+        "keepalives_count": str(_KEEPALIVE_COUNT),
+    }
+
+
 def session_options(timeouts: Timeouts) -> str:
     """Return libpq ``options`` that keep a session harmless from its first moment.
 
@@ -58,6 +67,9 @@ def session_options(timeouts: Timeouts) -> str:
     fixed["enable_sort"] = "off"
     # How values are written down, whatever the role or the database is set to.
     fixed |= {"bytea_output": "hex", "extra_float_digits": "1"}
+    # By its system's default the server asks after two hours whether we are still there. Until then each cut of the network
+    # would leave a session of ours behind, and a role with a limit of three would soon be refused for them.
+    fixed |= {f"tcp_{name}": value for name, value in _keepalives(timeouts).items()}
     settings = {name: str(int(value)) for name, value in milliseconds.items()} | fixed
     return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
@@ -135,9 +147,7 @@ def _parameters(dsn: Dsn, timeouts: Timeouts, application_name: str) -> dict[str
     ours = {
         "application_name": application_name,
         "keepalives": "1",
-        "keepalives_idle": str(max(int(timeouts.keepalive_idle), 1)),
-        "keepalives_interval": str(_KEEPALIVE_INTERVAL),
-        "keepalives_count": str(_KEEPALIVE_COUNT),
+        **_keepalives(timeouts),
         # For the login alone, see _relax(): of several hosts, a silent one is left for the next in time.
         "tcp_user_timeout": str(int(timeouts.connect * 1000 * 0.8 / hosts)),
     }
