@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pgleak.finding import Finding
 from pgleak.postgres import activity, role
-from pgleak.postgres.connection import HeldConnection
 from pgleak.postgres.grants import FIRST_WITH_RESERVED, OLDEST_SUPPORTED
+from pgleak.postgres.held import HeldConnection
 from pgleak.postgres.names import Namer
 from pgleak.postgres.queries import load
 from pgleak.postgres.reasons import REASONS, ReadError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pgleak.fault import Faults
 from pgleak.postgres import activity
 from pgleak.postgres.canary import CanaryProbe, Logins
-from pgleak.postgres.connection import HeldConnection
+from pgleak.postgres.held import HeldConnection
 from pgleak.postgres.names import Namer
 from pgleak.postgres.queries import load
 from pgleak.postgres.reasons import REASONS, ReadError
