@@ -160,6 +160,14 @@ def test_yaml_anchors_work_as_everywhere(folder: Path) -> None:
     assert set(parsed.users) == {"alice", "bob"}
 
 
+def test_merges_of_merges_count_and_one_of_itself_ends(folder: Path) -> None:
+    text = f"basic_auth_users: &all {{<<: [{{<<: {{alice: '{HASH}'}}, bob: '{HASH}'}}, *all], carol: '{HASH}'}}\n"
+    assert set(config.parse(text, folder / "web.yml")[0].users) == {"alice", "bob", "carol"}
+    first, second = HASH.replace("$2b$", "$2a$"), HASH.replace("$2b$", "$2y$")
+    text = f"basic_auth_users: {{<<: [{{alice: '{first}'}}, {{alice: '{second}'}}]}}\n"
+    assert config.parse(text, folder / "web.yml")[0].users == {"alice": first}
+
+
 def test_every_problem_is_reported_at_once_with_its_key_and_what_to_do(folder: Path) -> None:
     text = """\
 tls_server_config:
