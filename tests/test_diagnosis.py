@@ -158,6 +158,49 @@ def test_one_thread_that_took_many_at_one_line_is_not_still_at_work_with_each() 
     assert [found.cause.key for found in diagnose(report(*each)).diagnoses] == ["held_while_working"]
 
 
+def test_what_is_used_all_the_time_is_held_for_long_and_not_leaked() -> None:
+    """Code that went on and uses it still never gave it back; nobody can say that it will not."""
+    turn = Frame("jobs", "turn", "jobs.py", 22)
+    for kind, standing, told in (
+        ("session", Frame("jobs", "load", "jobs.py", 8), "kept_between_turns"),
+        ("session", Frame("other", "other", "other.py", 1), "session_left_open"),
+        ("connection", turn, "handed_on"),
+    ):
+        used = held(1, Owner("thread", "t", "alive"), standing)._replace(is_used=True)
+        assert used.checkout is not None
+        used = used._replace(checkout=replace(used.checkout, kind=kind))
+        seen = report(used)
+        (found,) = diagnose(seen).diagnoses
+        assert (found.cause.key, found.is_leak, found.is_in_use) == (told, False, True)
+        text = " ".join(" ".join(tell(seen, diagnose(seen))).split())
+        assert "shop holds 1 of its 1 connection on db for long, and uses it." in text
+        assert "leaks on" not in text
+        assert f"{told.replace('_', ' ')}, in use" in " ".join(" ".join(table(seen, diagnose(seen))).split())
+
+
+def test_leaks_come_before_what_is_held_for_long() -> None:
+    stands = Frame("jobs", "turn", "jobs.py", 22)
+    waiting = [held(number, Owner("thread", f"t{number}", "alive"), stands) for number in range(5)]
+    seen = report(*waiting, held(9, Owner("thread", "t", "dead", 60.0)))
+    found = diagnose(seen).diagnoses
+    assert [(each.cause.key, each.is_leak) for each in found] == [("thread_ended", True), ("held_while_working", False)]
+    text = " ".join(" ".join(tell(seen, diagnose(seen))).split())
+    assert "shop leaks on db: 1 of its 6 connections does not come back." in text
+    assert "shop holds 5 of its 6 connections on db for long." in text
+    assert "say so: `with pgleak.expected_hold(...)`" in text
+
+
+def test_one_piece_of_work_that_is_used_is_no_suspect() -> None:
+    stands = Frame("jobs", "load", "jobs.py", 12)
+    busy = held(1, Owner("thread", "t", "alive"), stands)._replace(is_used=True)
+    seen = report(busy)
+    assert diagnose(seen).diagnoses == ()
+    text = " ".join(" ".join(tell(seen, diagnose(seen))).split())
+    assert text.startswith("Nothing leaks.")
+    assert "shop: 1 connection held for long is in use, for 15 min by jobs.py:10 in jobs:load: no leak" in text
+    assert diagnose(report(busy._replace(cause="inherited"))).diagnoses
+
+
 def test_the_advice_for_a_web_request_is_the_teardown() -> None:
     serving = Owner("thread", "Thread-7 (process_request_thread)", "dead", 60.0)
     for guilty in (held(1, serving), held(1, Owner("thread", "t", "dead", 60.0), context="GET /orders")):

@@ -122,7 +122,8 @@ class Exporter:
         connections = [each for reading in readings for each in backends(reading, thresholds)]
         read = {reading.name: reading.ended for reading in readings}
         with self._joining:
-            return self._coverage.judge(join(connections, folder.processes, self._addresses), folder, read)
+            found = join(connections, folder.processes, self._addresses, {each.name: each.asked for each in readings})
+            return self._coverage.judge(found, folder, read)
 
     def targets(self) -> Sequence[str]:
         """Return the names of the targets, in the order of the settings."""

@@ -196,5 +196,5 @@ def test_a_pooler_in_between_is_said_and_nothing_is_guessed(
     fleet.start(url(postgres16, NAME, f"127.0.0.1:{pgbouncer}"), "in_use", "in_use")
     found = settled(fleet, postgres16, expected={NAME: ["unknown", "unknown"]})
     assert [(each.reason, each.connections, each.application_name) for each in found.unplaced] == [("pooler", 2, NAME)]
-    coverage = Coverage([re.compile(NAME)], patience=0)
+    coverage = Coverage([re.compile(NAME)], patience=0, rest=0)
     assert {held.holder for held in of(coverage.judge(found, outlived(fleet, found), READ), NAME)} == {"unknown"}

@@ -8,11 +8,11 @@ them equally well, nothing is claimed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from pgleak.pool.suspects import judge, limit_of
+from pgleak.pool.suspects import alive_limit, judge, limit_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,6 +52,7 @@ class Claim(NamedTuple):
     verdict: Verdict | None = None
     silence: float = 0.0  # seconds since the process reported; it hangs when that is long
     limit: float = 0.0  # seconds that the checkout may be held
+    patience: float = 0.0  # where the owner is dead: seconds that a living one might hold it
 
 
 class Held(NamedTuple):
@@ -95,9 +96,16 @@ class _Score(NamedTuple):
 
 
 def join(
-    backends: Sequence[ServerBackend], processes: Iterable[Reported], addresses: Mapping[str, str] | None = None
+    backends: Sequence[ServerBackend],
+    processes: Iterable[Reported],
+    addresses: Mapping[str, str] | None = None,
+    asked: Mapping[str, float] | None = None,
 ) -> Join:
-    """Say of each backend who holds it. ``addresses`` are `host:port` of the servers, by name, as a last resort."""
+    """Say of each backend who holds it.
+
+    ``addresses`` are `host:port` of the servers, by name, as a last resort. ``asked`` is when each was read, in Unix time:
+    with it, a connection that somebody uses after the death of the thread that took it counts as handed on.
+    """
     servers: dict[str, dict[int, int]] = {}
     for index, backend in enumerate(backends):
         servers.setdefault(backend.server, {})[backend.pid] = index
@@ -121,7 +129,7 @@ def join(
                 doubts.update((pids[claim.backend.pid], "ambiguous") for claim in claims if claim.backend.pid in pids)
         else:
             _claim(claims, backends, places[0], best, claimed, doubts)
-    held = tuple(_held(index, backend, claimed, doubts) for index, backend in enumerate(backends))
+    held = tuple(_held(index, backend, claimed, doubts, asked or {}) for index, backend in enumerate(backends))
     return Join(held, tuple(unplaced), frozenset(reported))
 
 
@@ -156,7 +164,8 @@ def _checkouts(reported: Reported, pool: PoolSnapshot, verdicts: Mapping[int, Ve
         verdict = verdicts.get(checkout.number)
         limit = verdict.limit if verdict is not None else limit_of(checkout, pool, snapshot.limits)
         holder = _holder(checkout, verdict)
-        yield Claim(snapshot.process, pool, checkout.backend, holder, checkout, verdict, silence, limit)
+        patience = alive_limit(pool.sites.get(checkout.site), snapshot.limits) if holder == "owner_dead" else 0.0
+        yield Claim(snapshot.process, pool, checkout.backend, holder, checkout, verdict, silence, limit, patience)
 
 
 def _by_address(processes: Iterable[Reported]) -> Iterator[tuple[str, list[Claim]]]:
@@ -242,13 +251,33 @@ def _is_inherited(claim: Claim) -> bool:
 
 
 def _held(
-    index: int, backend: ServerBackend, claimed: Mapping[int, tuple[_Score, Claim]], doubts: Mapping[int, Doubt]
+    index: int,
+    backend: ServerBackend,
+    claimed: Mapping[int, tuple[_Score, Claim]],
+    doubts: Mapping[int, Doubt],
+    asked: Mapping[str, float],
 ) -> Held:
     doubt = doubts.get(index, "")
     if index in claimed and doubt != "ambiguous":
         claim = claimed[index][1]
+        if claim.holder == "owner_dead" and backend.server in asked:
+            claim = _handed_on(claim, backend, asked[backend.server])
         return Held(backend, claim.holder, claim)
     return Held(backend, "unknown", None, doubt or ("hidden" if backend.started is None else ""))
+
+
+def _handed_on(claim: Claim, backend: ServerBackend, asked: float) -> Claim:
+    """Where it was used lately, and after its owner's death, somebody else works with it: judged as if the owner lived."""
+    held, verdict = claim.checkout, claim.verdict
+    if held is None or verdict is None or backend.unused is None or backend.unused > claim.patience:
+        return claim
+    died = held.checked_out_at + held.age - held.owner.dead_for
+    if asked - backend.unused < died + IMPRECISION:
+        return claim
+    if held.age <= claim.patience:
+        return claim._replace(holder="in_use", verdict=None, limit=claim.patience)
+    verdict = replace(verdict, cause="overdue", limit=claim.patience)
+    return claim._replace(holder="overdue", verdict=verdict, limit=claim.patience)
 
 
 def _unplaced(claims: list[Claim], address: str, reason: Reason) -> Unplaced:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from html import escape
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -41,8 +42,14 @@ a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: .15rem 
 
 def headline(seen: Overview) -> str:
     """The one thing to know, for the window's title and the top of the page."""
-    leaked = sum(diagnosis.connections for diagnosis in seen.findings.diagnoses)
-    return f"{counted(leaked, 'connection')} leaked" if leaked else sight(seen.report).headline
+    found: Counter[str] = Counter()
+    for each in seen.findings.diagnoses:
+        found["leaked" if each.is_leak else "ended" if each.ended else "held"] += each.connections
+    if found["leaked"]:
+        return f"{counted(found['leaked'], 'connection')} leaked"
+    if found["ended"]:
+        return f"{counted(found['ended'], 'slot')} held on ended connections"
+    return f"{counted(found['held'], 'connection')} held for long" if found["held"] else sight(seen.report).headline
 
 
 def sections(seen: Overview) -> str:
@@ -64,7 +71,8 @@ def _title(diagnosis: Diagnosis) -> str:
     name, server = escape(diagnosis.application), escape(diagnosis.server)
     if diagnosis.ended:
         return f"{name} on {server}: {escape(ended_in_words(diagnosis))}"
-    return f"{name} on {server}: {diagnosis.connections} of {counted(diagnosis.total, 'connection')}"
+    held = "" if diagnosis.is_leak else ", in use" if diagnosis.is_in_use else ", held for long"
+    return f"{name} on {server}: {diagnosis.connections} of {counted(diagnosis.total, 'connection')}{held}"
 
 
 def _facts(diagnosis: Diagnosis) -> Iterator[str]:

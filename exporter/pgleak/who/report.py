@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pgleak.holders.join import BAD_HOLDERS, claims_of
 from pgleak.pool.reading import STALE_AFTER
+from pgleak.who.causes import is_one_piece_of_work
 from pgleak.who.heaps import heaps, owned_pools
 from pgleak.who.room import ServerState, room
 from pgleak.who.strays import address_of, strays
@@ -49,15 +50,23 @@ class Connection(NamedTuple):  # thousands are made at once, five times faster t
     cause: Cause | None = None  # why the pool's view takes it for leaked
     limit: float = 0.0  # how long it may be as it is; 0 where nobody judges that
     silence: float = 0.0  # since its process reported
+    is_used: bool = False  # held for too long, and the server has seen it used since it was, and lately
 
     @property
     def is_suspect(self) -> bool:
         """Whether it looks leaked. Where its process reports, that knows better than a look from outside."""
+        if self.is_busy:
+            return False
         if self.holder == "orphaned" and self.checkout is not None:
             return self.cause is not None  # its holder may still be about to close it
         if self.process is not None or self.holder == "unclaimed":
             return self.holder in BAD_HOLDERS
         return bool(self.evidence)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether one piece of work takes long: what is leaked is never used again."""
+        return self.is_used and self.checkout is not None and is_one_piece_of_work(self.cause, self.checkout)
 
     @property
     def since(self) -> float | None:
@@ -146,7 +155,8 @@ def report(
     is_dark = all(
         reading.server is None for reading in readings
     )  # no server at all is as good as none that can be read
-    connections = [_of_backend(held, at) for held in join.held]
+    asked = {reading.name: reading.asked for reading in readings}
+    connections = [_of_backend(held, at, asked) for held in join.held]
     unread = folder.processes if folder and (dark or is_dark) else ()
     shown = {(held.claim.process, held.claim.backend) for held in join.held if unread and held.claim is not None}
     for claim in claims_of(unread):
@@ -223,7 +233,7 @@ def _application(
     )
 
 
-def _of_backend(held: Held, at: float) -> Connection:
+def _of_backend(held: Held, at: float, asked: Mapping[str, float]) -> Connection:
     backend: ServerBackend = held.backend
     claim = held.claim
     return Connection(
@@ -241,7 +251,20 @@ def _of_backend(held: Held, at: float) -> Connection:
         held.holder,
         held.doubt,
         *((None, "", None, None, backend.limit) if claim is None else _inside(claim)),
+        is_used=claim is not None
+        and claim.verdict is not None
+        and _is_used(claim, backend, asked.get(backend.server, at)),
     )
+
+
+def _is_used(claim: Claim, backend: ServerBackend, asked: float) -> bool:
+    """Whether the server has seen it used when it was overdue already, no longer ago than it may be held."""
+    held = claim.checkout
+    if held is None or backend.unused is None or held.owner.state == "dead" and claim.holder == "owner_dead":
+        return False
+    if backend.state == "active":
+        return True
+    return backend.unused <= claim.limit < asked - backend.unused - held.checked_out_at
 
 
 def _of_claim(claim: Claim, server: str, at: float) -> Connection:

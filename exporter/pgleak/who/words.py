@@ -67,14 +67,7 @@ def tell(report: Report, findings: Findings, width: int = 80) -> list[str]:
 
 
 def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -> Iterator[str]:
-    heading = (
-        f"{diagnosis.application} leaks on {diagnosis.server}: "
-        f"{diagnosis.connections} of its {counted(diagnosis.total, 'connection')} "
-        f"{'does' if diagnosis.connections == 1 else 'do'} not come back."
-    )
-    if diagnosis.ended:
-        heading = f"{diagnosis.application} on {diagnosis.server}: {ended_in_words(diagnosis)}."
-    yield from wrapped(heading, width)
+    yield from wrapped(_heading(diagnosis), width)
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(report.at - diagnosis.since))
     how_fast = "" if diagnosis.ended else ", " + (how_fast_in_words(diagnosis) or "too early to say how fast")
     yield from _field("since", f"{began} ({duration(diagnosis.since)} ago){how_fast}", width)
@@ -109,6 +102,18 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
     if diagnosis.hung:
         yield from _field("process", "hangs: it has stopped reporting", width)
     yield from _field("change", diagnosis.cause.change, width)
+
+
+def _heading(diagnosis: Diagnosis) -> str:
+    if diagnosis.ended:
+        return f"{diagnosis.application} on {diagnosis.server}: {ended_in_words(diagnosis)}."
+    share = f"{diagnosis.connections} of its {counted(diagnosis.total, 'connection')}"
+    if diagnosis.is_leak:
+        come = "does" if diagnosis.connections == 1 else "do"
+        return f"{diagnosis.application} leaks on {diagnosis.server}: {share} {come} not come back."
+    used = ", and uses them" if diagnosis.is_in_use else ""
+    used = ", and uses it" if used and diagnosis.connections == 1 else used
+    return f"{diagnosis.application} holds {share} on {diagnosis.server} for long{used}."
 
 
 def ended_in_words(diagnosis: Diagnosis) -> str:
@@ -176,7 +181,22 @@ def about_applications(report: Report) -> Iterator[str]:
             f"judged after {duration(young[0].limit)}"
         )
     for application in report.applications:
+        yield from _at_work(application)
         yield from _about(application, report)
+
+
+def _at_work(application: Application) -> Iterator[str]:
+    """What takes long and is in use: no leak, and worth a word where the pool is tight."""
+    busy = [each.checkout for each in application.connections if each.is_busy and each.checkout is not None]
+    if not busy:
+        return
+    longest = max(busy, key=lambda held: held.age)
+    where = _frame(longest.frames[0]) if longest.frames else longest.site
+    oldest = "the longest " if len(busy) > 1 else ""
+    yield (
+        f"{application.name}: {counted(len(busy), 'connection')} held for long {'is' if len(busy) == 1 else 'are'} in use, "
+        f"{oldest}for {duration(longest.age)} by {where}: no leak; pgleak.expected_hold() says that it is meant"
+    )
 
 
 def _about(application: Application, report: Report) -> Iterator[str]:
