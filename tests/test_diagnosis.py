@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pgleak.pool.snapshot import Backend, Checkout, Frame, Owner, ProcessIdentity
 from pgleak.who.causes import cause_of
@@ -12,6 +13,9 @@ from pgleak.who.report import Application, Connection, Report
 from pgleak.who.room import Limit, ServerState
 from pgleak.who.table import HEIGHT, table
 from pgleak.who.words import duration, tell
+
+if TYPE_CHECKING:
+    from pgleak.pool.snapshot import HolderKind
 
 HOUR = 3600.0
 SEEN = Connection(
@@ -161,11 +165,12 @@ def test_one_thread_that_took_many_at_one_line_is_not_still_at_work_with_each() 
 def test_what_is_used_all_the_time_is_held_for_long_and_not_leaked() -> None:
     """Code that went on and uses it still never gave it back; nobody can say that it will not."""
     turn = Frame("jobs", "turn", "jobs.py", 22)
-    for kind, standing, told in (
+    cases: tuple[tuple[HolderKind, Frame, str], ...] = (
         ("session", Frame("jobs", "load", "jobs.py", 8), "kept_between_turns"),
         ("session", Frame("other", "other", "other.py", 1), "session_left_open"),
         ("connection", turn, "handed_on"),
-    ):
+    )
+    for kind, standing, told in cases:
         used = held(1, Owner("thread", "t", "alive"), standing)._replace(is_used=True)
         assert used.checkout is not None
         used = used._replace(checkout=replace(used.checkout, kind=kind))

@@ -8,6 +8,7 @@ them equally well, nothing is claimed.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 Holder: TypeAlias = Literal["pooled", "in_use", "overdue", "owner_dead", "orphaned", "unclaimed", "unknown"]
 #: Those that somebody has to do something about.
 BAD_HOLDERS: frozenset[Holder] = frozenset({"overdue", "owner_dead", "orphaned", "unclaimed"})
+GOOD_HOLDERS: frozenset[Holder] = frozenset({"pooled", "in_use"})
 HOLDERS: tuple[Holder, ...] = ("pooled", "in_use", "overdue", "owner_dead", "orphaned", "unclaimed", "unknown")
 #: Why nobody is named: two reports contradict each other, a report has this pid with another start, the role sees no times.
 Doubt: TypeAlias = Literal["", "ambiguous", "other_start", "hidden"]
@@ -84,6 +86,14 @@ class Join:
     reported: frozenset[str] = frozenset()  # application names that some process reports
 
 
+class _Fit(NamedTuple):
+    """Which connections of one process to one address one server shows."""
+
+    score: _Score
+    same: list[tuple[int, Claim]]  # backends by index, and the reports about them
+    other: list[int]  # backends that have only the process id of one that is reported
+
+
 class _Score(NamedTuple):
     """How well one server fits the connections of one process to one address; greater fits better."""
 
@@ -116,20 +126,27 @@ def join(
     for address, claims in _by_address(processes):
         reported.update(claim.pool.application_name for claim in claims)
         fits = [
-            (_score(claims, backends, pids, address, (addresses or {}).get(server, "")), server)
-            for server, pids in servers.items()
+            _fit(claims, backends, pids, address, (addresses or {}).get(server, "")) for server, pids in servers.items()
         ]
-        best = max((fit for fit, _ in fits), default=_Score())
-        places = [servers[server] for fit, server in fits if fit == best]
+        best = max((fit.score for fit in fits), default=_Score())
+        places = [fit for fit in fits if fit.score == best]
         if not best.matches:
             unplaced.append(_unplaced(claims, address, _why_nowhere(claims)))
         elif len(places) > 1:
             unplaced.append(_unplaced(claims, address, "ambiguous"))
-            for pids in places:
-                doubts.update((pids[claim.backend.pid], "ambiguous") for claim in claims if claim.backend.pid in pids)
+            for fit in places:
+                doubts.update((index, "ambiguous") for index in (*fit.other, *(index for index, _ in fit.same)))
         else:
-            _claim(claims, backends, places[0], best, claimed, doubts)
-    held = tuple(_held(index, backend, claimed, doubts, asked or {}) for index, backend in enumerate(backends))
+            _claim(places[0], claimed, doubts)
+    held = tuple(
+        [
+            # most are clear, and a call for each takes as long as all the rest
+            Held(backend, known[1].holder, known[1])
+            if (known := claimed.get(index)) and known[1].holder != "owner_dead" and index not in doubts
+            else _held(index, backend, claimed, doubts, asked or {})
+            for index, backend in enumerate(backends)
+        ]
+    )
     return Join(held, tuple(unplaced), frozenset(reported))
 
 
@@ -139,28 +156,29 @@ def claims_of(processes: Iterable[Reported]) -> Iterator[Claim]:
         process, silence = reported.snapshot.process, reported.silence
         verdicts = _verdicts(reported)
         for pool in reported.snapshot.pools:
-            for backend in pool.idle:
-                yield Claim(process, pool, backend, "pooled", None, None, silence)
-            for backend in pool.orphans:
-                yield Claim(process, pool, backend, "orphaned", None, None, silence)
-            yield from _checkouts(reported, pool, verdicts)
+            yield from [Claim(process, pool, backend, "pooled", None, None, silence) for backend in pool.idle]
+            yield from [Claim(process, pool, backend, "orphaned", None, None, silence) for backend in pool.orphans]
+            yield from _checkouts(reported, pool, pool.checkouts, verdicts)
 
 
-def checkouts_of(processes: Iterable[Reported]) -> Iterator[Claim]:
-    """Those that are in use."""
+def bad_checkouts_of(processes: Iterable[Reported]) -> Iterator[Claim]:
+    """Those that are in use and should not be."""
     for reported in processes:
         verdicts = _verdicts(reported)
         for pool in reported.snapshot.pools:
-            yield from _checkouts(reported, pool, verdicts)
+            bad = [each for each in pool.checkouts if each.place == "orphaned" or each.number in verdicts]
+            yield from _checkouts(reported, pool, bad, verdicts)
 
 
 def _verdicts(reported: Reported) -> dict[int, Verdict]:
     return {verdict.checkout.number: verdict for verdict in judge(reported.snapshot)}
 
 
-def _checkouts(reported: Reported, pool: PoolSnapshot, verdicts: Mapping[int, Verdict]) -> Iterator[Claim]:
+def _checkouts(
+    reported: Reported, pool: PoolSnapshot, checkouts: Iterable[Checkout], verdicts: Mapping[int, Verdict]
+) -> Iterator[Claim]:
     snapshot, silence = reported.snapshot, reported.silence
-    for checkout in pool.checkouts:
+    for checkout in checkouts:
         verdict = verdicts.get(checkout.number)
         limit = verdict.limit if verdict is not None else limit_of(checkout, pool, snapshot.limits)
         holder = _holder(checkout, verdict)
@@ -170,9 +188,15 @@ def _checkouts(reported: Reported, pool: PoolSnapshot, verdicts: Mapping[int, Ve
 
 def _by_address(processes: Iterable[Reported]) -> Iterator[tuple[str, list[Claim]]]:
     for reported in processes:
-        groups: dict[str, list[Claim]] = {}
+        servers: dict[str, list[Claim]] = {}
         for claim in claims_of([reported]):
-            groups.setdefault(_split(claim.backend.server)[0], []).append(claim)
+            group = servers.get(claim.backend.server)
+            if group is None:
+                servers[claim.backend.server] = group = []
+            group.append(claim)
+        groups: dict[str, list[Claim]] = {}
+        for server, claims in servers.items():
+            groups.setdefault(_split(server)[0], []).extend(claims)
         yield from groups.items()
 
 
@@ -184,36 +208,35 @@ def _holder(checkout: Checkout, verdict: Verdict | None) -> Holder:
     return "owner_dead" if verdict.cause == "owner_dead" else "overdue"
 
 
-def _score(
+def _fit(
     claims: list[Claim], backends: Sequence[ServerBackend], pids: Mapping[int, int], address: str, known: str
-) -> _Score:
-    matches = databases = names = prompt = 0
+) -> _Fit:
+    """A report is about a backend, and not about one that had its process id before, where the start fits, too."""
+    databases = names = prompt = 0
+    same: list[tuple[int, Claim]] = []
+    other: list[int] = []
+    server, database = "", ""
     for claim in claims:
-        index = pids.get(claim.backend.pid or 0)
+        connection = claim.backend
+        index = pids.get(connection.pid or 0)
         if index is None:
             continue
+        if connection.server is not server:  # as a rule it is the same for all
+            server = connection.server
+            database = _split(server)[1]
         backend = backends[index]
-        if _is_same(claim, backend):
-            matches += 1
-            databases += _same_database(claim, backend)
-            names += claim.pool.application_name == backend.application_name
-            prompt += abs(claim.backend.opened - (backend.started or 0)) < PROMPT_LOGIN
+        late = connection.opened - backend.started if backend.started is not None else math.inf
+        same_name = claim.pool.application_name == backend.application_name
+        same_database = database == backend.datname
+        if -IMPRECISION <= late <= SLOWEST_LOGIN and (same_name or same_database):
+            same.append((index, claim))
+            databases += same_database
+            names += same_name
+            prompt += -PROMPT_LOGIN < late < PROMPT_LOGIN
+        else:
+            other.append(index)
     same_port = bool(known) and known.rpartition(":")[2] == address.rpartition(":")[2]
-    return _Score(matches, databases, names, known == address and bool(known), prompt, same_port)
-
-
-def _is_same(claim: Claim, backend: ServerBackend) -> bool:
-    """Whether the report is about this very backend, and not about one that had its process id before."""
-    if backend.started is None:
-        return False
-    late = claim.backend.opened - backend.started
-    return -IMPRECISION <= late <= SLOWEST_LOGIN and (
-        claim.pool.application_name == backend.application_name or _same_database(claim, backend)
-    )
-
-
-def _same_database(claim: Claim, backend: ServerBackend) -> bool:
-    return _split(claim.backend.server)[1] == backend.datname
+    return _Fit(_Score(len(same), databases, names, known == address and bool(known), prompt, same_port), same, other)
 
 
 @lru_cache(maxsize=1000)
@@ -223,21 +246,11 @@ def _split(server: str) -> tuple[str, str]:
     return host, database
 
 
-def _claim(
-    claims: list[Claim],
-    backends: Sequence[ServerBackend],
-    pids: Mapping[int, int],
-    score: _Score,
-    claimed: dict[int, tuple[_Score, Claim]],
-    doubts: dict[int, Doubt],
-) -> None:
-    for claim in claims:
-        index = pids.get(claim.backend.pid or 0)
-        if index is None:
-            continue
-        if not _is_same(claim, backends[index]):
-            doubts.setdefault(index, "other_start")
-            continue
+def _claim(fit: _Fit, claimed: dict[int, tuple[_Score, Claim]], doubts: dict[int, Doubt]) -> None:
+    score = fit.score
+    for index in fit.other:
+        doubts.setdefault(index, "other_start")
+    for index, claim in fit.same:
         before = claimed.get(index)
         if before is None or _is_inherited(claim) or (score > before[0] and not _is_inherited(before[1])):
             claimed[index] = score, claim
@@ -258,8 +271,9 @@ def _held(
     asked: Mapping[str, float],
 ) -> Held:
     doubt = doubts.get(index, "")
-    if index in claimed and doubt != "ambiguous":
-        claim = claimed[index][1]
+    known = claimed.get(index)
+    if known is not None and doubt != "ambiguous":
+        claim = known[1]
         if claim.holder == "owner_dead" and backend.server in asked:
             claim = _handed_on(claim, backend, asked[backend.server])
         return Held(backend, claim.holder, claim)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SUSPECTS = 20  # of each application, one by one; /connections has all of them
 APPLICATIONS = 300
 _HEIGHT = 24
+#: Each point that a line may go through: there are tens of thousands on a page, and writing numbers takes its time.
+_POINTS = [[f"{x},{y} " for y in range(_HEIGHT)] for x in range(SLOTS + 1)]
 _NUMBERS = ("Room left", "Connections", "Suspects")
 _RIGHT = ' class="number"'
 
@@ -227,13 +229,17 @@ def _list(notes: Iterable[str]) -> Iterator[str]:
 def _sparkline(seen: Overview, key: Key) -> str:
     """The floor of each ten minutes; what the line shows is told in words, too."""
     first = seen.slot - SLOTS
-    slots = {slot - first: count for slot, count in seen.series.get(key, {}).items() if slot > first}
+    slots = seen.series.get(key, {})
+    if slots and next(iter(slots)) <= first:
+        slots = {slot: count for slot, count in slots.items() if slot > first}
     if len(slots) < 2:
         return '<span class="soft">too early</span>'
     counts = list(slots.values())
-    most = max(*counts, 1)
-    line = " ".join([f"{x},{_HEIGHT - 1 - (_HEIGHT - 2) * count // most}" for x, count in slots.items()])
-    told = f"from {counts[0]} to {counts[-1]}, between {min(counts)} and {max(counts)}"
+    least, most = min(counts), max(counts)
+    heights = {count: _HEIGHT - 1 - (_HEIGHT - 2) * count // (most or 1) for count in set(counts)}
+    columns = [_POINTS[slot - first] for slot in slots]
+    line = "".join(map(list.__getitem__, columns, map(heights.__getitem__, counts)))
+    told = f"from {counts[0]} to {counts[-1]}, between {least} and {most}"
     return (
         f'<svg viewBox="0 0 {SLOTS} {_HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{told}">'
         f'<title>{told}</title><polyline points="{line}"/></svg>'

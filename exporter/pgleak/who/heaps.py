@@ -41,7 +41,10 @@ def owned_pools(
     """Which pools belong to which application: where most of a pool's connections are, or else wherever its name is."""
     homes: dict[tuple[ProcessIdentity, str], Counter[Key]] = {}
     for key, group in groups.items():
-        for (process, pool_name), count in Counter((each.process, each.pool) for each in group).items():
+        # A process is one object in all that comes of one report, and its hash takes a while.
+        processes = {id(each.process): each.process for each in group}
+        for (number, pool_name), count in Counter([(id(each.process), each.pool) for each in group]).items():
+            process = processes[number]
             if process is not None:
                 homes.setdefault((process, pool_name), Counter())[key] += count
     owned: dict[Key, list[Owned]] = {key: [] for key in groups}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgleak.holders.join import BAD_HOLDERS, GREATEST_PID, checkouts_of
+from pgleak.holders.join import GREATEST_PID, bad_checkouts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,12 +33,12 @@ def strays(readings: Sequence[Reading], addresses: Mapping[str, str], folder: Fo
     down = {addresses.get(reading.name, "") for reading in readings if reading.server is None}
     if not asked:
         return
-    bad = [each for each in checkouts_of(folder.processes) if each.holder in BAD_HOLDERS]
+    bad = list(bad_checkouts_of(folder.processes))
     bad_pids = {each.backend.pid for each in bad}
     shown = {
-        (each.claim.process, each.claim.backend)
-        for each in join.held
-        if each.claim is not None and each.claim.backend.pid in bad_pids
+        (claim.process, claim.backend)
+        for backend, _, claim, _ in join.held
+        if backend.pid in bad_pids and claim is not None
     }
     found = [each for each in bad if (each.process, each.backend) not in shown and address_of(each) not in down]
     if not found:

@@ -15,7 +15,7 @@ _WORTH_SAYING = 10.0  # seconds; requests that are answered take less
 def unjudged(report: Report) -> Iterator[tuple[Application, str, tuple[Connection, ...]]]:
     """By application and in words: the longest first."""
     for application in report.applications:
-        young = [each for each in application.connections if not each.is_suspect and each.limit and not each.is_used]
+        young = [each for each in application.connections if each.limit and not each.is_used and not each.is_suspect]
         # A block that says how long it may take says that this is in order.
         held = [each for each in young if each.checkout is not None and each.checkout.expected is None]
         left = [each for each in young if each.process is None and each.state.startswith("idle in transaction")]
