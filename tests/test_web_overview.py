@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NAME = "page-shop"
 LINE = next(n for n, text in enumerate(APPLICATION.read_text().splitlines(), 1) if text.endswith("# TAKEN"))
+CALLER = next(n for n, text in enumerate(APPLICATION.read_text().splitlines(), 1) if text == "            take()")
 HOSTILE = "<script>alert(1)</script>\"'&"
 
 
@@ -67,6 +68,18 @@ def test_the_page_names_the_line_and_the_json_has_the_same(exporter: Exporter, p
     (shop,) = (each for each in told["applications"] if each["application_name"] == NAME)
     assert [held["stack"][0]["line"] for held in shop["connections"]] == [LINE, LINE]
     assert told["diagnoses"][0]["connections"] == 2
+
+
+def test_every_caller_stands_open_and_once_for_all_that_it_took(exporter: Exporter) -> None:
+    """What a reader had opened would be closed again by the next refresh."""
+    with serving(exporter) as server:
+        html = servers.wait_until(
+            lambda: (page := get(server, "/").text) and "2 connections leaked" in page and page, 15
+        )
+    assert "<details" not in html
+    caller = f"called from application.py:{CALLER} in __main__:&lt;module&gt;"
+    assert html.count(caller) == 2  # of the finding, and of the first of its two connections
+    assert "<dt>Owner</dt><dd>thread &#x27;MainThread&#x27; lives and stands at application.py:" in html
 
 
 def test_it_needs_no_script_and_fetches_nothing(exporter: Exporter) -> None:

@@ -190,6 +190,17 @@ def test_a_process_id_that_came_round_again_is_not_its_predecessor(
     ]  # fmt: skip
 
 
+def test_what_was_opened_since_the_server_was_read_is_not_missed_there(
+    postgres16: EmbeddedPostgres, fleet: Fleet
+) -> None:
+    """A page shows a reading of the last seconds and what the processes say now."""
+    before = time.time()
+    fleet.start(url(postgres16, NAME), "in_use", "pooled")
+    processes = fleet.report().processes
+    assert [each.connections for each in join((), processes, asked={"db0": time.time()}).unplaced] == [2]
+    assert join((), processes, asked={"db0": before}).unplaced == ()
+
+
 def test_a_pooler_in_between_is_said_and_nothing_is_guessed(
     postgres16: EmbeddedPostgres, fleet: Fleet, pgbouncer: int
 ) -> None:

@@ -9,7 +9,7 @@ them equally well, nothing is claimed.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
@@ -84,11 +84,15 @@ class Join:
     held: tuple[Held, ...] = ()
     unplaced: tuple[Unplaced, ...] = ()
     reported: frozenset[str] = frozenset()  # application names that some process reports
+    places: Mapping[tuple[ProcessIdentity, str], str] = field(
+        default_factory=dict
+    )  # server, by process and its address
 
 
 class _Fit(NamedTuple):
     """Which connections of one process to one address one server shows."""
 
+    server: str
     score: _Score
     same: list[tuple[int, Claim]]  # backends by index, and the reports about them
     other: list[int]  # backends that have only the process id of one that is reported
@@ -114,8 +118,10 @@ def join(
     """Say of each backend who holds it.
 
     ``addresses`` are `host:port` of the servers, by name, as a last resort. ``asked`` is when each was read, in Unix time:
-    with it, a connection that somebody uses after the death of the thread that took it counts as handed on.
+    with it, a connection that somebody uses after the death of the thread that took it counts as handed on, and one that
+    was opened later is not missed on any server.
     """
+    since = min(asked.values(), default=math.inf) if asked else math.inf
     servers: dict[str, dict[int, int]] = {}
     for index, backend in enumerate(backends):
         servers.setdefault(backend.server, {})[backend.pid] = index
@@ -123,21 +129,25 @@ def join(
     doubts: dict[int, Doubt] = {}
     unplaced: list[Unplaced] = []
     reported: set[str] = set()
+    found: dict[tuple[ProcessIdentity, str], str] = {}
     for address, claims in _by_address(processes):
         reported.update(claim.pool.application_name for claim in claims)
         fits = [
-            _fit(claims, backends, pids, address, (addresses or {}).get(server, "")) for server, pids in servers.items()
+            _fit(server, claims, backends, pids, address, (addresses or {}).get(server, ""))
+            for server, pids in servers.items()
         ]
         best = max((fit.score for fit in fits), default=_Score())
         places = [fit for fit in fits if fit.score == best]
         if not best.matches:
-            unplaced.append(_unplaced(claims, address, _why_nowhere(claims)))
+            missed = [claim for claim in claims if claim.backend.opened <= since]
+            unplaced += [_unplaced(missed, address, _why_nowhere(missed))] if missed else []
         elif len(places) > 1:
             unplaced.append(_unplaced(claims, address, "ambiguous"))
             for fit in places:
                 doubts.update((index, "ambiguous") for index in (*fit.other, *(index for index, _ in fit.same)))
         else:
             _claim(places[0], claimed, doubts)
+            found[claims[0].process, address] = places[0].server
     held = tuple(
         [
             # most are clear, and a call for each takes as long as all the rest
@@ -147,7 +157,7 @@ def join(
             for index, backend in enumerate(backends)
         ]
     )
-    return Join(held, tuple(unplaced), frozenset(reported))
+    return Join(held, tuple(unplaced), frozenset(reported), found)
 
 
 def claims_of(processes: Iterable[Reported]) -> Iterator[Claim]:
@@ -209,7 +219,12 @@ def _holder(checkout: Checkout, verdict: Verdict | None) -> Holder:
 
 
 def _fit(
-    claims: list[Claim], backends: Sequence[ServerBackend], pids: Mapping[int, int], address: str, known: str
+    name: str,
+    claims: list[Claim],
+    backends: Sequence[ServerBackend],
+    pids: Mapping[int, int],
+    address: str,
+    known: str,
 ) -> _Fit:
     """A report is about a backend, and not about one that had its process id before, where the start fits, too."""
     databases = names = prompt = 0
@@ -236,7 +251,8 @@ def _fit(
         else:
             other.append(index)
     same_port = bool(known) and known.rpartition(":")[2] == address.rpartition(":")[2]
-    return _Fit(_Score(len(same), databases, names, known == address and bool(known), prompt, same_port), same, other)
+    score = _Score(len(same), databases, names, known == address and bool(known), prompt, same_port)
+    return _Fit(name, score, same, other)
 
 
 @lru_cache(maxsize=1000)

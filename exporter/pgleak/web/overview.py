@@ -11,7 +11,15 @@ from urllib.parse import quote
 from pgleak.who.history import SLOTS
 from pgleak.who.report import place
 from pgleak.who.sight import sight
-from pgleak.who.words import about_applications, about_watching, counted, duration, ended_in_words, how_fast_in_words
+from pgleak.who.words import (
+    about_applications,
+    about_watching,
+    counted,
+    duration,
+    ended_in_words,
+    how_fast_in_words,
+    owner_in_words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -34,11 +42,10 @@ STYLE = """
 .bad { color: var(--down); font-weight: 600; } th.number, td.number { text-align: right; white-space: nowrap; }
 .where { min-width: 18rem; }
 svg { width: 9rem; height: 1.5rem; display: block; } polyline { fill: none; stroke: var(--link); stroke-width: 2; }
-meter { width: 8rem; } code, pre { font: .875rem/1.5 ui-monospace, monospace; }
-pre { margin: .25rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+meter { width: 8rem; } code { font: .875rem/1.5 ui-monospace, monospace; }
 .finding { border-left: .3rem solid var(--down); padding: .1rem 1rem; margin: 1rem 0; }
 dl { display: grid; grid-template-columns: 6rem 1fr; margin: .5rem 0; } dd { margin: 0; overflow-wrap: anywhere; }
-a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: .15rem solid var(--link); outline-offset: .15rem; }
+a:focus-visible, .scroll:focus-visible { outline: .15rem solid var(--link); outline-offset: .15rem; }
 """
 
 
@@ -85,6 +92,13 @@ def _facts(diagnosis: Diagnosis) -> Iterator[str]:
         yield f"<dt>Line</dt><dd>{_stack(diagnosis.frames)}</dd>"
     else:
         yield _fact("Line", "not known: no process reports it")
+    held = diagnosis.example
+    if held is not None:
+        yield _fact("Owner", owner_in_words(held))
+        if held.context:
+            yield _fact("Serving", held.context)
+    if diagnosis.hung:
+        yield _fact("Process", "hangs: it has stopped reporting")
     if diagnosis.returned:
         yield _fact(
             "Besides", f"the garbage collector has given back {diagnosis.returned} taken there and never closed"
@@ -161,7 +175,8 @@ def _suspects(seen: Overview) -> Iterator[str]:
         user = f"{application.usename}@" if application.usename else ""
         name = f"{application.name} ({user}{application.server})"
         yield f"<h3>{escape(name)}</h3>"
-        rows = [_suspect(each) for each in application.suspects[:SUSPECTS]]
+        shown = application.suspects[:SUSPECTS]
+        rows = [_suspect(each, before) for each, before in zip(shown, (None, *shown), strict=False)]
         yield table(
             f"Suspects of {name}",
             ("Process id", "State", "Age", "Unused", "Holder", "Where"),
@@ -172,23 +187,25 @@ def _suspects(seen: Overview) -> Iterator[str]:
             yield f'<p>{more} more: <a href="/connections">/connections</a></p>'
 
 
-def _suspect(each: Connection) -> str:
+def _suspect(each: Connection, before: Connection | None) -> str:
     age = "" if each.age is None else duration(each.age)
     unused = "" if each.unused is None else duration(each.unused)
     pid = "" if each.pid is None else str(each.pid)
     return (
         f'<tr><th scope="row">{pid}</th><td>{escape(each.state)}</td><td>{age}</td><td>{unused}</td>'
         f"<td>{escape(each.holder.replace('_', ' '))}</td>"
-        f'<td class="where">{"".join(_where(each))}</td></tr>'
+        f'<td class="where">{"".join(_where(each, before))}</td></tr>'
     )
 
 
-def _where(each: Connection) -> Iterator[str]:
+def _where(each: Connection, before: Connection | None) -> Iterator[str]:
+    """The callers only where they are others than those of the row above."""
     held = each.checkout
+    is_same = before is not None and before.frames == each.frames
     if held is None:
         yield escape(each.evidence.replace("_", " "))
     else:
-        yield _stack(held.frames) if held.frames else escape(held.site)
+        yield _stack(held.frames[:1] if is_same else held.frames) if held.frames else escape(held.site)
         owner = f"{held.owner.kind} {held.owner.name} ({held.owner.state}), for {duration(held.age)}"
         yield f"<div>{escape(owner)}</div>"
         if held.standing:
@@ -198,11 +215,10 @@ def _where(each: Connection) -> Iterator[str]:
 
 
 def _stack(frames: Sequence[Frame]) -> str:
+    """At most four frames, so that nothing has to be opened, which a page that comes anew would close again."""
     first, *callers = frames
-    if not callers:
-        return f"<code>{_frame(first)}</code>"
-    called = "\n".join(_frame(frame) for frame in callers)
-    return f"<details><summary><code>{_frame(first)}</code></summary><pre>called from\n{called}</pre></details>"
+    called = "".join(f"<br>called from {_frame(frame)}" for frame in callers)
+    return f"<code>{_frame(first)}{called}</code>"
 
 
 def _frame(frame: Frame) -> str:

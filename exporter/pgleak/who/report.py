@@ -16,7 +16,7 @@ from pgleak.pool.reading import STALE_AFTER
 from pgleak.who.causes import is_one_piece_of_work
 from pgleak.who.heaps import heaps, owned_pools
 from pgleak.who.room import ServerState, room
-from pgleak.who.strays import address_of, strays
+from pgleak.who.strays import Homes, address_of, strays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -153,7 +153,12 @@ class Report:
 
 
 def report(
-    at: float, readings: Sequence[Reading], addresses: Mapping[str, str], folder: Folder | None, join: Join
+    at: float,
+    readings: Sequence[Reading],
+    addresses: Mapping[str, str],
+    folder: Folder | None,
+    join: Join,
+    homes: Homes | None = None,
 ) -> Report:
     """Put one look together; what no server that could be read shows is taken from the processes alone."""
     dark = {addresses.get(reading.name, ""): reading.name for reading in readings if reading.server is None}
@@ -170,7 +175,7 @@ def report(
             connections.append(_of_claim(claim, dark.get(address, address), at))
     lost: dict[tuple[str, str], list[Connection]] = {}  # by server and the name that the processes give
     closed: Counter[tuple[str, str]] = Counter()
-    for claim, address, server in strays(readings, addresses, folder, join) if folder else ():
+    for claim, address, server in strays(readings, addresses, folder, join, homes or Homes()) if folder else ():
         if server:
             lost.setdefault((server, claim.pool.application_name), []).append(_of_claim(claim, server, at))
             closed[claim.pool.application_name, address] += 1

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pgleak.postgres.reader import Reading
 
 
+_REMEMBERED = 1000  # addresses
+
+
 class Stray(NamedTuple):
     """One such connection."""
 
@@ -27,7 +30,33 @@ class Stray(NamedTuple):
     ended_by: str  # the server that has ended it; "" where nobody can say
 
 
-def strays(readings: Sequence[Reading], addresses: Mapping[str, str], folder: Folder, join: Join) -> Iterator[Stray]:
+class Homes:
+    """Which server is meant by an address that the processes of one machine use, an alias perhaps; from look to look."""
+
+    def __init__(self) -> None:
+        self._servers: dict[tuple[str, str, str], str] = {}
+
+    def learn(self, join: Join) -> None:
+        seen: dict[tuple[str, str, str], str] = {}
+        for (process, address), server in join.places.items():
+            if seen.setdefault(_key(process, address), server) != server:
+                seen[_key(process, address)] = ""  # the same name for two servers, in containers of one name perhaps
+        before = {key: server for key, server in self._servers.items() if key not in seen}
+        self._servers = {**before, **seen}
+        for key in list(self._servers)[:-_REMEMBERED]:
+            del self._servers[key]
+
+    def server(self, process: ProcessIdentity, address: str) -> str:
+        return self._servers.get(_key(process, address), "")
+
+
+def _key(process: ProcessIdentity, address: str) -> tuple[str, str, str]:
+    return process.boot, process.host, address
+
+
+def strays(
+    readings: Sequence[Reading], addresses: Mapping[str, str], folder: Folder, join: Join, homes: Homes
+) -> Iterator[Stray]:
     """Those of servers that can be read: what the others have is taken from the processes anyway."""
     asked = {reading.name: reading.asked for reading in readings if reading.server is not None}
     down = {addresses.get(reading.name, "") for reading in readings if reading.server is None}
@@ -44,16 +73,15 @@ def strays(readings: Sequence[Reading], addresses: Mapping[str, str], folder: Fo
     if not found:
         return
     pids = {held.backend.pid for held in join.held}
-    places: dict[tuple[ProcessIdentity, str], str] = {}
-    for held in join.held:
-        if held.claim is not None:
-            places[held.claim.process, address_of(held.claim)] = held.backend.server
     for claim in found:
         address = address_of(claim)
         at_address = [name for name in asked if addresses.get(name) == address]
-        server = places.get((claim.process, address)) or (at_address[0] if len(at_address) == 1 else "")
+        server = join.places.get((claim.process, address)) or (at_address[0] if len(at_address) == 1 else "")
+        server = server or homes.server(claim.process, address)
         pid = claim.backend.pid or 0
-        is_ended = server and 0 < pid <= GREATEST_PID and pid not in pids and claim.backend.opened < asked[server]
+        is_ended = (
+            server in asked and 0 < pid <= GREATEST_PID and pid not in pids and claim.backend.opened < asked[server]
+        )
         if not is_ended:
             yield Stray(claim, address, "")
         elif (

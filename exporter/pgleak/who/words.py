@@ -16,7 +16,7 @@ from pgleak.who.unjudged import unjudged, waits
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgleak.pool.snapshot import Frame
+    from pgleak.pool.snapshot import Checkout, Frame
     from pgleak.who.diagnosis import Diagnosis, Findings, Outlook
     from pgleak.who.report import Application, Report
 
@@ -88,12 +88,7 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
         yield from _field("line", "not known: no process reports it (PGLEAK_DIR, --pool-dir)", width)
     held = diagnosis.example
     if held is not None:
-        owner = f"{held.owner.kind} {held.owner.name!r}"
-        if held.owner.state == "dead":
-            yield from _field("owner", f"{owner} has ended", width)
-        else:
-            stands = f" and stands at {_frame(held.standing[0])}" if held.standing else ""
-            yield from _field("owner", f"{owner} lives{stands}", width)
+        yield from _field("owner", owner_in_words(held), width)
         if held.context:
             yield from _field("serving", held.context, width)
     if diagnosis.returned:
@@ -125,6 +120,14 @@ def ended_in_words(diagnosis: Diagnosis) -> str:
         f"{counted(diagnosis.connections, 'slot')} of pool {', '.join(pools)} {'is' if one else 'are'} held on "
         f"{'a connection' if one else 'connections'} that the server has ended: restart process {', '.join(map(str, pids))}"
     )
+
+
+def owner_in_words(held: Checkout) -> str:
+    """As in `thread 'worker-1' lives and stands at jobs.py:9 in shop.jobs:turn`."""
+    owner = f"{held.owner.kind} {held.owner.name!r}"
+    if held.owner.state == "dead":
+        return f"{owner} has ended"
+    return f"{owner} lives{f' and stands at {_frame(held.standing[0])}' if held.standing else ''}"
 
 
 def how_fast_in_words(diagnosis: Diagnosis) -> str:
