@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from pgleak.pool.snapshot import Backend, Checkout, Frame, Owner, ProcessIdentity
 from pgleak.who.causes import cause_of
+from pgleak.who.connection import Connection
 from pgleak.who.diagnosis import diagnose
 from pgleak.who.plain import plain
-from pgleak.who.report import Application, Connection, Report
+from pgleak.who.report import Application, Report
 from pgleak.who.room import Limit, ServerState
 from pgleak.who.table import HEIGHT, table
 from pgleak.who.words import duration, tell

@@ -13,9 +13,10 @@ import servers
 import watching
 from holders.processes import APPLICATION, Fleet, url
 from pgleak.exporter import Exporter
+from pgleak.who.connection import Connection
 from pgleak.who.diagnosis import diagnose
 from pgleak.who.history import MOST, SLOT, SLOTS, History, Overview
-from pgleak.who.report import Application, Connection, Report
+from pgleak.who.report import Application, Report
 from pgleak.who.room import Limit, ServerState
 from web_support import FakeSite, get, serving
 

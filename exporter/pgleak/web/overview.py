@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pgleak.pool.snapshot import Frame
+    from pgleak.who.connection import Connection
     from pgleak.who.diagnosis import Diagnosis
     from pgleak.who.history import Key, Overview
-    from pgleak.who.report import Application, Connection
+    from pgleak.who.report import Application
     from pgleak.who.room import ServerState
 
 SUSPECTS = 20  # of each application, one by one; /connections has all of them
@@ -44,6 +45,7 @@ STYLE = """
 svg { width: 9rem; height: 1.5rem; display: block; } polyline { fill: none; stroke: var(--link); stroke-width: 2; }
 meter { width: 8rem; } code { font: .875rem/1.5 ui-monospace, monospace; }
 .finding { border-left: .3rem solid var(--down); padding: .1rem 1rem; margin: 1rem 0; }
+.held { border-color: var(--soft); }
 dl { display: grid; grid-template-columns: 6rem 1fr; margin: .5rem 0; } dd { margin: 0; overflow-wrap: anywhere; }
 a:focus-visible, .scroll:focus-visible { outline: .15rem solid var(--link); outline-offset: .15rem; }
 """
@@ -70,7 +72,8 @@ def sections(seen: Overview) -> str:
 def _findings(seen: Overview) -> Iterator[str]:
     yield f'<h2 id="findings">{escape(headline(seen).capitalize())}</h2>'
     for diagnosis in islice(seen.findings.diagnoses, SUSPECTS):
-        yield f'<section class="finding"><h3>{_title(diagnosis)}</h3><dl>{"".join(_facts(diagnosis))}</dl></section>'
+        kind = "finding" if diagnosis.is_leak or diagnosis.ended else "finding held"
+        yield f'<section class="{kind}"><h3>{_title(diagnosis)}</h3><dl>{"".join(_facts(diagnosis))}</dl></section>'
     more = len(seen.findings.diagnoses) - SUSPECTS
     if more > 0:
         yield f'<p>{more} more: <a href="/connections">/connections</a></p>'
@@ -126,9 +129,7 @@ def _server(server: ServerState, seen: Overview) -> str:
     most = max(server.usable, 1)
     meter = f'<meter aria-label="connections taken" min="0" max="{most}" low="{0.7 * most:.0f}" high="{0.9 * most:.0f}" optimum="0" value="{server.used}">{taken}</meter> {taken}'
     left = "nothing leaks" if server.visible else "cannot tell: states are hidden"
-    leaks = [
-        diagnosis for diagnosis in seen.findings.diagnoses if diagnosis.server == server.name and not diagnosis.ended
-    ]
+    leaks = [each for each in seen.findings.diagnoses if each.server == server.name and (each.is_leak or each.per_hour)]
     if leaks:
         left = "no new ones" if all(each.per_hour == 0 for each in leaks) else "too early to say"
     first = seen.findings.soonest(server.name)

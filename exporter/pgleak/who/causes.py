@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from pgleak.pool.snapshot import Checkout, Frame
     from pgleak.pool.suspects import Cause as Verdict
-    from pgleak.who.report import Connection
+    from pgleak.who.connection import Connection
 
 #: `certain`: the fault itself was seen; `likely`: its traces were; `possible`: seen from outside alone.
 Sure: TypeAlias = Literal["certain", "likely", "possible"]

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pgleak.pool.snapshot import Checkout, Frame
-    from pgleak.who.report import Application, Connection, Report
+    from pgleak.who.connection import Connection
+    from pgleak.who.report import Application, Report
     from pgleak.who.room import Limit, ServerState
 
 

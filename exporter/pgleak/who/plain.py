@@ -9,8 +9,9 @@ from pgleak.who.sight import sight
 
 if TYPE_CHECKING:
     from pgleak.pool.snapshot import Frame
+    from pgleak.who.connection import Connection
     from pgleak.who.diagnosis import Diagnosis, Findings, Outlook
-    from pgleak.who.report import Application, Connection, Report
+    from pgleak.who.report import Application, Report
 
 
 def plain(report: Report, findings: Findings) -> dict[str, Any]:

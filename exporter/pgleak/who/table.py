@@ -13,8 +13,9 @@ from pgleak.who.words import counted, duration, ended_in_words, how_fast_in_word
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pgleak.who.connection import Connection
     from pgleak.who.diagnosis import Diagnosis, Findings, Outlook
-    from pgleak.who.report import Application, Connection, Report
+    from pgleak.who.report import Application, Report
     from pgleak.who.room import ServerState
 
 WIDTH = 80

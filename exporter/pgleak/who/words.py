@@ -190,6 +190,8 @@ def about_applications(report: Report) -> Iterator[str]:
 
 def _at_work(application: Application) -> Iterator[str]:
     """What takes long and is in use: no leak, and worth a word where the pool is tight."""
+    if application.is_quiet:
+        return
     busy = [each.checkout for each in application.connections if each.is_busy and each.checkout is not None]
     if not busy:
         return
@@ -221,11 +223,13 @@ def _about(application: Application, report: Report) -> Iterator[str]:
             f"{application.name}: the garbage collector had to give back {counted(sum(returned.values()), 'connection')} that "
             f"nobody closed, taken in {', '.join(f'{site} ({returned[site]})' for site in worst)}: each was leaked until it ran"
         )
+    if application.is_quiet or not application.processes:
+        return
     unknown = sum(
         each.holder == "unknown" and not each.doubt and (each.age is None or each.age > STALE_AFTER)
         for each in application.connections
     )
-    if application.processes and unknown:
+    if unknown:
         total = counted(len(application.connections), "connection")
         yield (
             f"{application.name}: {unknown} of its {total} on {application.server} {'is' if unknown == 1 else 'are'} "
