@@ -207,6 +207,18 @@ def test_one_piece_of_work_that_is_used_is_no_suspect() -> None:
     assert diagnose(report(busy._replace(cause="inherited"))).diagnoses
 
 
+def test_one_long_transaction_is_told_though_it_is_used_and_one_long_statement_is_not() -> None:
+    """It keeps what was deleted since it began, and locks perhaps, while its code does something else."""
+    stands = Frame("jobs", "load", "jobs.py", 12)
+    begun = held(1, Owner("thread", "t", "alive"), stands)._replace(is_used=True, transaction=900.0, limit=60.0)
+    polls = begun._replace(state="idle in transaction", unused=1.0)
+    (found,) = diagnose(report(polls)).diagnoses
+    assert (found.cause.key, found.is_leak, found.is_in_use) == ("held_while_working", False, True)
+    assert diagnose(report(polls._replace(state="active"))).diagnoses
+    assert diagnose(report(polls._replace(transaction=30.0))).diagnoses == ()
+    assert diagnose(report(begun._replace(state="active", unused=890.0))).diagnoses == ()
+
+
 def test_the_advice_for_a_web_request_is_the_teardown() -> None:
     serving = Owner("thread", "Thread-7 (process_request_thread)", "dead", 60.0)
     for guilty in (held(1, serving), held(1, Owner("thread", "t", "dead", 60.0), context="GET /orders")):

@@ -36,6 +36,7 @@ def work() -> None:
     connection = engine.connect()
     while True:
         connection.execute(text("SELECT 1"))
+        connection.commit()
         time.sleep(0.05)
 
 

@@ -61,8 +61,13 @@ class Connection(NamedTuple):  # thousands are made at once, five times faster t
 
     @property
     def is_busy(self) -> bool:
-        """Whether one piece of work takes long: what is leaked is never used again."""
-        return self.is_used and self.checkout is not None and is_one_piece_of_work(self.cause, self.checkout)
+        """Whether one piece of work takes long, and no transaction waits for it: what is leaked is never used again."""
+        if not self.is_used or self.checkout is None:
+            return False
+        if self.transaction is not None and self.transaction > self.limit:
+            is_one_statement = self.state == "active" and self.unused is not None and self.unused > self.limit
+            return is_one_statement and is_one_piece_of_work(self.cause, self.checkout)
+        return is_one_piece_of_work(self.cause, self.checkout)
 
     @property
     def since(self) -> float | None:
