@@ -252,9 +252,12 @@ def _sparkline(seen: Overview, key: Key) -> str:
     if len(slots) < 2:
         return '<span class="soft">too early</span>'
     counts = list(slots.values())
-    least, most = min(counts), max(counts)
-    heights = {count: _HEIGHT - 1 - (_HEIGHT - 2) * count // (most or 1) for count in set(counts)}
-    columns = [_POINTS[slot - first] for slot in slots]
+    distinct = set(counts)
+    least, most = min(distinct), max(distinct)
+    heights = {count: _HEIGHT - 1 - (_HEIGHT - 2) * count // (most or 1) for count in distinct}
+    start, end = next(iter(slots)) - first, next(reversed(slots)) - first + 1
+    has_gaps = end - start != len(slots)
+    columns = [_POINTS[slot - first] for slot in slots] if has_gaps else _POINTS[start:end]
     line = "".join(map(list.__getitem__, columns, map(heights.__getitem__, counts)))
     told = f"from {counts[0]} to {counts[-1]}, between {least} and {most}"
     return (

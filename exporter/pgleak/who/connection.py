@@ -117,8 +117,9 @@ class Quiet(Sequence[Connection]):
     def pools(self) -> dict[tuple[ProcessIdentity, str], int]:
         """How many belong to each pool."""
         claims = [held.claim for held in self._held if held.claim is not None]
-        one_of_each = {id(claim.pool): claim for claim in claims}
-        counts = Counter([id(claim.pool) for claim in claims])
+        numbers = [id(claim.pool) for claim in claims]
+        one_of_each = dict(zip(numbers, claims, strict=True))
+        counts = Counter(numbers) if len(one_of_each) > 1 else dict.fromkeys(numbers, len(numbers))
         return {(claim.process, claim.pool.name): counts[number] for number, claim in one_of_each.items()}
 
     @cached_property
