@@ -48,6 +48,16 @@ def test_it_says_since_when_how_fast_and_when_the_server_is_full() -> None:
     assert table(seen, findings)[1].endswith("full in 10 h")
 
 
+def test_from_the_server_alone_it_is_a_guess_until_it_grows() -> None:
+    """A pool that opened its connections at once, and has rested since: they were not used again, and are free."""
+    rest = [SEEN._replace(pid=each, age=2000.0, unused=1999.0, limit=300.0) for each in range(9)]
+    leak = held(99, Owner("thread", "t", "dead", 60.0))
+    seen = report(*rest, leak)
+    text = " ".join(" ".join(tell(seen, diagnose(seen))).split())
+    assert "shop may leak on db: 9 of its 10 connections seem not to come back." in text
+    assert text.index("shop leaks on db: 1 of its 10") < text.index("shop may leak")
+
+
 def test_a_leak_that_has_stopped_is_told_without_a_time_to_full() -> None:
     """Twelve within 35 s and none for seven minutes: on average 115 an hour, in truth none."""
     burst = [SEEN._replace(pid=each, unused=420.0 + 3 * each, limit=60.0) for each in range(12)]

@@ -55,9 +55,12 @@ def headline(seen: Overview) -> str:
     """The one thing to know, for the window's title and the top of the page."""
     found: Counter[str] = Counter()
     for each in seen.findings.diagnoses:
-        found["leaked" if each.is_leak else "ended" if each.ended else "held"] += each.connections
+        kind = "guess" if each.is_guess else "leaked" if each.is_leak else "ended" if each.ended else "held"
+        found[kind] += each.connections
     if found["leaked"]:
-        return f"{counted(found['leaked'], 'connection')} leaked"
+        return f"{counted(found['leaked'] + found['guess'], 'connection')} leaked"
+    if found["guess"]:
+        return f"{counted(found['guess'], 'connection')} perhaps leaked"
     if found["ended"]:
         return f"{counted(found['ended'], 'slot')} held on ended connections"
     return f"{counted(found['held'], 'connection')} held for long" if found["held"] else sight(seen.report).headline

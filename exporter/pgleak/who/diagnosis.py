@@ -56,6 +56,11 @@ class Diagnosis:
         return not (self.ended or self.is_in_use or self.cause.key in AT_WORK)
 
     @property
+    def is_guess(self) -> bool:
+        """Whether only the server's view speaks for a leak, and no growth: a quiet night leaves a pool at rest, too."""
+        return self.is_leak and self.cause.sure == "possible" and not self.per_hour
+
+    @property
     def per_hour(self) -> float | None:
         """So many more each hour, 0 when there are no new ones; None when it is too early to say."""
         return None if self.pace is None else self.pace.per_hour
@@ -97,7 +102,7 @@ class Findings:
 def diagnose(report: Report) -> Findings:
     """Judge a report."""
     found = [diagnosis for application in report.applications for diagnosis in _of_application(application)]
-    found.sort(key=lambda each: (not (each.is_leak or each.ended), -each.connections, -each.since))
+    found.sort(key=lambda each: (not (each.is_leak or each.ended), each.is_guess, -each.connections, -each.since))
     return Findings(tuple(found), tuple(_outlooks(report, found)))
 
 

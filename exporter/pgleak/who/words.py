@@ -103,6 +103,9 @@ def _heading(diagnosis: Diagnosis) -> str:
     if diagnosis.ended:
         return f"{diagnosis.application} on {diagnosis.server}: {ended_in_words(diagnosis)}."
     share = f"{diagnosis.connections} of its {counted(diagnosis.total, 'connection')}"
+    if diagnosis.is_guess:
+        seem = "seems" if diagnosis.connections == 1 else "seem"
+        return f"{diagnosis.application} may leak on {diagnosis.server}: {share} {seem} not to come back."
     if diagnosis.is_leak:
         come = "does" if diagnosis.connections == 1 else "do"
         return f"{diagnosis.application} leaks on {diagnosis.server}: {share} {come} not come back."
