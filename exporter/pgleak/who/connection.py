@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, overload
 
-from pgleak.holders.join import BAD_HOLDERS, GOOD_HOLDERS
+from pgleak.holders.claims import BAD_HOLDERS, GOOD_HOLDERS
 from pgleak.pool.reading import STALE_AFTER
 from pgleak.who.causes import is_one_piece_of_work
 from pgleak.who.unjudged import WORTH_SAYING
@@ -15,7 +15,8 @@ from pgleak.who.unjudged import WORTH_SAYING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pgleak.holders.join import Claim, Doubt, Held, Holder
+    from pgleak.holders.claims import Claim, Holder
+    from pgleak.holders.join import Doubt, Held
     from pgleak.pool.snapshot import Checkout, Frame, ProcessIdentity
     from pgleak.pool.suspects import Cause
     from pgleak.postgres.backends import ServerBackend

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pgleak.holders.join import claims_of
+from pgleak.holders.claims import claims_of
 from pgleak.who.connection import Quiet, is_quiet, of_backend, of_claim, worst_first
 from pgleak.who.heaps import heaps, owned_pools
 from pgleak.who.room import ServerState, room

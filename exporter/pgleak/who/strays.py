@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgleak.holders.join import GREATEST_PID, bad_checkouts_of
+from pgleak.holders.claims import bad_checkouts_of
+from pgleak.holders.join import GREATEST_PID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pgleak.holders.join import Claim, Join
+    from pgleak.holders.claims import Claim
+    from pgleak.holders.join import Join
     from pgleak.pool.reading import Reading as Folder
     from pgleak.pool.snapshot import ProcessIdentity
     from pgleak.postgres.reader import Reading
