@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import pytest
 
 import servers
 from pgleak import cli
-from rules_support import RUNBOOK, promtool
+from rules_support import commands, promtool, questions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,23 +18,15 @@ if TYPE_CHECKING:
     from conftest import Connect
     from pgleak.demo.embedded import EmbeddedPostgres
 
-_TEXT = RUNBOOK.read_text()
 
-
-def _blocks(language: str) -> list[str]:
-    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```", _TEXT, re.MULTILINE | re.DOTALL)
-    assert found
-    return sorted(set(found))
-
-
-@pytest.mark.parametrize("statement", _blocks("sql"))
+@pytest.mark.parametrize("statement", commands("sql"))
 def test_the_statements_run(postgres: EmbeddedPostgres, connect: Connect, statement: str) -> None:
     servers.query(connect(postgres, application_name="somebody"), statement)
 
 
 def test_what_ends_connections_ends_those_that_are_meant(postgres18: EmbeddedPostgres, connect: Connect) -> None:
     watcher = connect(postgres18, application_name="watcher")
-    ending = [statement for statement in _blocks("sql") if "pg_terminate_backend" in statement]
+    ending = [statement for statement in commands("sql") if "pg_terminate_backend" in statement]
     assert len(ending) == 2
     for statement in ending:
         other, idle, stuck = (connect(postgres18, application_name=name) for name in ("other", "shop", "shop"))
@@ -50,7 +41,7 @@ def test_what_ends_connections_ends_those_that_are_meant(postgres18: EmbeddedPos
 
 
 def test_the_queries_are_valid(tmp_path: Path) -> None:
-    queries = [query for block in _blocks("promql") for query in block.split("\n\n")]
+    queries = questions()
     entries = [{"record": f"runbook:query:q{number}", "expr": query} for number, query in enumerate(queries)]
     path = tmp_path / "runbook.yml"
     path.write_text(json.dumps({"groups": [{"name": "runbook", "rules": entries}]}))
@@ -58,9 +49,9 @@ def test_the_queries_are_valid(tmp_path: Path) -> None:
 
 
 def test_the_commands_of_pgleak_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = {line for block in _blocks("sh") for line in block.splitlines() if line.startswith("pgleak ")}
-    assert commands
-    for command in commands:
+    found = {line for block in commands("sh") for line in block.splitlines() if line.startswith("pgleak ")}
+    assert found
+    for command in found:
         name, *options = shlex.split(command)[1:]
         with pytest.raises(SystemExit) as ended:
             cli.main([name, "--help"])
