@@ -1,7 +1,7 @@
 """What goes wrong seldom, all at once, as samples for a Prometheus: told by the project's own functions, as the story is.
 
-Half an hour, and from its middle on: a server at the limits of a role and of a database that refuses logins, and whose
-sessions end badly; one that cannot be read; a pool that is used up, whose connections are dropped, orphaned and detached;
+Half an hour, and from its middle on: a server that is full and near the limits of a role and of a database, that refuses
+logins, and whose sessions end badly; one that cannot be read; a pool that is used up, whose connections are dropped, orphaned and detached;
 a process that hangs, a file and a folder that cannot be read, and connections on a server that is not watched.
 """
 
@@ -75,7 +75,7 @@ def _full(reading: Reading, cases: int) -> Reading:
     failures = {**dict.fromkeys(REASONS, 0), "role_limit": cases}
     logins = Logins(success=not cases, failures=failures)
     server = replace(reading.server, sessions=sessions, role_limits={"shop": 40}, database_limits={"shop": 50})
-    return replace(reading, server=server, logins=logins)
+    return replace(reading, server=server, logins=logins, used=server.usable if cases else reading.used)
 
 
 def _gone(reading: Reading, cases: int) -> Reading:

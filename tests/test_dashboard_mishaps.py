@@ -12,7 +12,18 @@ from asking.board import Board, Span
 from boards import colours
 from drawing import fields
 from rules_support import questions
-from test_dashboard_queries import CONNECTIONS, DEMO_ALONE, HEALTHY, LIMITS, POOL, UNANSWERED, boards, empty, exempt
+from test_dashboard_queries import (
+    APPLICATION,
+    CONNECTIONS,
+    DEMO_ALONE,
+    HEALTHY,
+    LIMITS,
+    POOL,
+    UNANSWERED,
+    boards,
+    empty,
+    exempt,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +67,9 @@ def ask(prometheus: Prometheus, board: Board, title: str, letter: str = "A") -> 
 @pytest.mark.parametrize(
     ("board", "title", "value"),
     [
+        (CONNECTIONS, "Which server is full first?", 0),  # now, and it does not grow any more
+        (CONNECTIONS, "Fullest server", 1.0),
+        (APPLICATION, "Its server is full in", 0),
         (CONNECTIONS, "Logins refused", 2 * mishaps.CASES),  # the canary's, and those of pgleak itself
         (CONNECTIONS, "Servers not read", 1),
         (POOL, "Fullest pool", 1.0),

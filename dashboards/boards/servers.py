@@ -31,9 +31,10 @@ CODE = (
     f"(1, {once('server, application_name, site', select(holders.OVERDUE))} > 0)"
 )
 SERVER_GROWTH = f"{HOUR} * {growth(USED)}"
-# Where nothing looks leaked, growth is the load of the day. A month is for ever: at such a distance the slope is noise.
+# Where nothing looks leaked, growth is the load of the day. A month is for ever: at such a distance the slope is noise. A
+# server that is full does not grow any more, whoever filled it.
 TIME_LEFT = (
-    f"({nameless('server', recorded('server:pgleak_time_to_exhaustion:seconds'))}"
+    f"(0 * ({USED} >= {USABLE}) or {nameless('server', recorded('server:pgleak_time_to_exhaustion:seconds'))}"
     f" or (({USABLE} - {USED}) / ({growth(USED)} > 0)"
     f" and on (server) {SUSPECTS} >= {LOOK_LEAKED} unless {_RULES})) < {30 * 86400}"
 )
