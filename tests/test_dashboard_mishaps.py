@@ -69,22 +69,22 @@ def ask(prometheus: Prometheus, board: Board, title: str, letter: str = "A") -> 
     [
         (CONNECTIONS, "Which server is full first?", 0),  # now, and it does not grow any more
         (CONNECTIONS, "Fullest server", 1.0),
-        (APPLICATION, "Its server is full in", 0),
-        (CONNECTIONS, "Logins refused", 2 * mishaps.CASES),  # the canary's, and those of pgleak itself
-        (CONNECTIONS, "Servers not read", 1),
+        (APPLICATION, "When is its server full?", 0),
+        (CONNECTIONS, "Refused logins", 2 * mishaps.CASES),  # the canary's, and those of pgleak itself
+        (CONNECTIONS, "Unread servers", 1),
         (POOL, "Fullest pool", 1.0),
-        (POOL, "Held too long", mishaps.POOLED + 2),
-        (POOL, "Waited in vain", mishaps.CASES),
-        (POOL, "Waiting", 2),
-        (POOL, "Collected", mishaps.CASES),
-        (POOL, "Orphaned", 1),
+        (POOL, "Connections held too long", mishaps.POOLED + 2),
+        (POOL, "Timeouts", mishaps.CASES),
+        (POOL, "Waiting requests", 2),
+        (POOL, "Collected checkouts", mishaps.CASES),
+        (POOL, "Orphaned connections", 1),
     ],
 )
 def test_a_tile_is_red_and_says_how_many(prometheus: Prometheus, board: str, title: str, value: float) -> None:
     panel, (series,) = ask(prometheus, boards(SPAN)[board], title)
     assert series.last == pytest.approx(value, rel=0.03)
     colour = fields.colour(panel["fieldConfig"]["defaults"], "", series.last)
-    assert colour in ({colours.BAD, colours.ATTENTION} if title == "Waiting" else {colours.BAD})
+    assert colour in ({colours.BAD, colours.ATTENTION} if title == "Waiting requests" else {colours.BAD})
 
 
 def tiles(prometheus: Prometheus, moment: float) -> dict[str, tuple[str, str]]:
@@ -115,7 +115,7 @@ def test_tiles_are_green_while_all_is_well_and_grey_where_nothing_is_known(prome
         assert {colour for _, colour in tiles(prometheus, moment).values()} == {colours.UNKNOWN}
 
 
-@pytest.mark.parametrize("title", ["Collected", "Waited in vain"])
+@pytest.mark.parametrize("title", ["Collected checkouts", "Timeouts"])
 def test_a_single_case_is_counted(prometheus: Prometheus, title: str) -> None:
     """The counter of a place appears with its first case, so that there is no rise to see."""
     first = mishaps.BEGIN + (mishaps.CASES + 1) * mishaps.STEP

@@ -50,10 +50,10 @@ MAY_BE_EMPTY: dict[tuple[str, str], tuple[str, str]] = {
     (CONNECTIONS, "Why are logins refused?"): (HEALTHY, "AB"),
     (CONNECTIONS, "Which role or database is near a limit of its own?"): (LIMITS, "AB"),
     (CONNECTIONS, "How do sessions end badly?"): (HEALTHY, "ABC"),
-    (APPLICATION, "Its server is full in"): (WELL, "B"),
+    (APPLICATION, "When is its server full?"): (WELL, "B"),
     (APPLICATION, "What speaks for a leak?"): (HISTORY, "B"),
     (APPLICATION, "Does its floor rise?"): (HISTORY, "C"),
-    (POOL, "Held too long"): (WELL, "B"),
+    (POOL, "Connections held too long"): (WELL, "B"),
     (POOL, "Fullest pool"): (UNLIMITED, "A"),
     (POOL, "What do the pools hold?"): (UNLIMITED, "D"),
     (POOL, "Which pool is used up?"): (UNLIMITED, "AB"),
@@ -280,7 +280,7 @@ def test_both_halves_of_the_story_name_the_line(story: tuple[Prometheus, Span]) 
         target = next(target for target in panel["targets"] if target["refId"] == letter)
         return [series.labels for series in found[board].ask(prometheus, target, 60)]
 
-    assert ask(POOL, "Held too long", "A") == [{"site": "shop.jobs:ship_next_order"}]
+    assert ask(POOL, "Connections held too long", "A") == [{"site": "shop.jobs:ship_next_order"}]
     assert ask(APPLICATION, "Which code holds them too long?", "A") == [{"site": "shop.jobs:ship_next_order"}]
     (row,) = ask(CONNECTIONS, "Applications by growth", "E")
     assert (row["application_name"], row["site"]) == ("shop", "shop.jobs:ship_next_order")

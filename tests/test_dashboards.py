@@ -34,6 +34,12 @@ RULES = re.compile(r"\b(?:application|server):\w+:\w+")
 RATES = {"suffix:/h", "suffix:connections/h"}
 UNITS = {"none", "short", "s", "percentunit", "ops", *RATES}
 
+NOUNS = {
+    "Applications by growth", "Connections", "Connections held too long", "Fullest pool", "Fullest server",
+    "Longest time unused", "Orphaned connections", "Processes", "Refused logins", "Collected checkouts", "Servers",
+    "Share of the server", "Timeouts", "Unread servers", "Waiting requests",
+}  # fmt: skip
+
 each_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS.keys())
 each_panel = pytest.mark.parametrize("panel", PANELS)
 
@@ -153,7 +159,6 @@ def _links(panel: dict[str, Any]) -> list[list[dict[str, Any]]]:
 def test_a_panel_says_what_it_is(panel: dict[str, Any]) -> None:
     assert panel["title"][0].isupper()
     assert len(panel["title"]) < 60
-    assert not panel["title"].endswith(".")
     assert panel["description"].endswith(".")
     defaults = panel["fieldConfig"]["defaults"]
     assert defaults["unit"] in UNITS
@@ -172,6 +177,11 @@ def test_a_cell_without_a_value_does_not_say_that_there_is_no_data_at_all(panel:
         (organised,) = (one["options"] for one in panel["transformations"] if one["id"] == "organize")
         columns = {one["matcher"]["options"] for one in panel["fieldConfig"]["overrides"]}
         assert columns == set(organised["renameByName"].values())
+
+
+def test_a_title_is_a_question_or_a_plain_noun() -> None:
+    titles = {panel["title"] for param in PANELS for panel in param.values if isinstance(panel, dict)}
+    assert {title for title in titles if not title.endswith("?")} == NOUNS
 
 
 @each_panel

@@ -76,7 +76,7 @@ def _answers() -> Shelf:
     )
     oldest = stat(
         Say(
-            "Longest unused",
+            "Longest time unused",
             "How long the longest unused connection that is not active has gone unused.",
             "Ages are not visible",
             "s",
@@ -87,7 +87,7 @@ def _answers() -> Shelf:
     )
     full = stat(
         Say(
-            "Its server is full in",
+            "When is its server full?",
             "Time until the first of the application's servers refuses ordinary roles, at the growth of its leaks.",
             "Not known",
             "s",
@@ -202,6 +202,7 @@ def _elsewhere() -> list[Shelf]:
             Query(f"{BY_SERVER} / {servers.USABLE}", "this application on {{server}}"),
             Query(f"{servers.FULL} and on (server) {BY_SERVER}", "everybody on {{server}}"),
             Query(f"group({servers.USABLE} and on (server) {BY_SERVER})", "limit"),
+            colours={"/^this application /": colours.USED, "/^everybody /": colours.EVERYBODY},
         )
     )
     sessions = ages(

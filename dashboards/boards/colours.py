@@ -26,6 +26,7 @@ OWNER_DEAD = "#A0522D"
 ORPHANED = "#B877D9"
 UNCLAIMED = "#DEB6F2"
 DETACHED = "#5F8A8B"
+EVERYBODY = "#E8B8A0"  # all connections of a server, beside one application's
 NUMBER = "#00A8E8"  # how many, in a heat map: the more, the stronger
 STARTED = "#7A5CFA"  # a mark: an application, or one of its processes, began anew
 SERVER_STARTED = "#A3A847"  # a mark: PostgreSQL did

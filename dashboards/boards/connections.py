@@ -108,7 +108,7 @@ def _answers() -> Shelf:
     both = " + ".join(f"(sum({one}) or vector(0))" for one in each)
     refused = stat(
         Say(
-            "Logins refused",
+            "Refused logins",
             "Logins of the canary and of pgleak itself that a server refused in the last hour because it, a role or a database was full.",
             "Not known",
             decimals=0,
@@ -118,7 +118,7 @@ def _answers() -> Shelf:
     )
     unread = stat(
         Say(
-            "Servers not read",
+            "Unread servers",
             "Servers that pgleak could not read at its last attempt; see The watcher.",
             "None watched",
         ),

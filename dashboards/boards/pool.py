@@ -31,7 +31,7 @@ def _answers() -> Shelf:
     )
     overdue = stat(
         Say(
-            "Held too long",
+            "Connections held too long",
             "Connections held beyond what is in order for the code that took them, and the code that holds most.",
             "No pool reports",
         ),
@@ -41,13 +41,13 @@ def _answers() -> Shelf:
         well=Well(select(pool.CONNECTIONS), "None", "of all that are held"),
     )
     waiting = stat(
-        Say("Waiting", "Threads or tasks that wait for a connection now.", "No pool reports"),
+        Say("Waiting requests", "Threads or tasks that wait for a connection now.", "No pool reports"),
         Query(f"sum({select(pool.PENDING)})", "waiting"),
         ((None, colours.GOOD), (1, colours.ATTENTION), (10, colours.BAD)),
     )
     timeouts = stat(
         Say(
-            "Waited in vain",
+            "Timeouts",
             "Requests for a connection that timed out, in the time shown.",
             "No pool reports",
             decimals=0,
@@ -57,7 +57,7 @@ def _answers() -> Shelf:
     )
     collected = stat(
         Say(
-            "Collected",
+            "Collected checkouts",
             "Checkouts that nobody returned and the garbage collector found, in the time shown: leaks that were lucky.",
             "No pool reports",
             decimals=0,
@@ -67,7 +67,7 @@ def _answers() -> Shelf:
     )
     orphans = stat(
         Say(
-            "Orphaned",
+            "Orphaned connections",
             "Open connections that no pool counts any more, because dispose() came while they were out.",
             "No pool reports",
         ),
