@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import threading
 import time
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING
 from prometheus_client import ProcessCollector
 
 from pgleak import __version__, metrics
+from pgleak.fault import Faults
 from pgleak.holders import metrics as join_metrics
 from pgleak.holders.coverage import Coverage
 from pgleak.holders.join import Join, join
 from pgleak.pool import reading as pool_reading
-from pgleak.pool.merged import collect_folder
+from pgleak.pool.merged import READABLE, collect_folder
 from pgleak.postgres.backends import backends
 from pgleak.postgres.collector import families
 from pgleak.postgres.reader import Reader
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from pgleak.postgres.reader import Reading
     from pgleak.settings import Settings, Thresholds
 
+_LOG = logging.getLogger("pgleak")
 _STALE = 15.0  # seconds after which the page reads a target again
 _GLANCE = 2.0  # seconds that somebody who opens the page waits for that
 
@@ -54,6 +57,7 @@ class Exporter:
         self._coverage = coverage or Coverage(settings.reporting_applications, clock=clock)
         self._history = History()
         self._joining = threading.Lock()
+        self._faults = Faults(_LOG)
         self._addresses = {target.name: target.dsn.server for target in settings.targets}
         self._process = ProcessCollector(registry=None)
         self._build_info = (__version__, platform.python_version(), _installed("SQLAlchemy"))
@@ -68,14 +72,23 @@ class Exporter:
         readings = self._read(deadline, target)
         yield from families(readings, self._settings.group_by)
         if target is None:
-            if self._settings.pool_dir:
-                folder = pool_reading.read(self._settings.pool_dir)
-                yield from collect_folder(self._settings.pool_dir, folder)
-                if readings:
-                    yield from join_metrics.families(self._join(readings, folder))
+            yield from self._pools(readings)
             yield metrics.WEB_CONFIG_OK.family([((), float(not self.web_config_problem()))])
             yield metrics.BUILD_INFO.family([(self._build_info, 1)])
             yield from self._process.collect()
+
+    def _pools(self, readings: Sequence[Reading]) -> list[Metric]:
+        """What the processes report, and who holds what: where we fail in that, the servers are told of all the same."""
+        path = self._settings.pool_dir
+        if not path:
+            return []
+        try:
+            folder = pool_reading.read(path)
+            found = list(collect_folder(path, folder))
+            return found + (list(join_metrics.families(self._join(readings, folder))) if readings else [])
+        except Exception as error:  # noqa: BLE001  a fault of ours must show as data, not as a missing scrape
+            self._faults.tell("the pools are left out", error)
+            return [READABLE.family([((), 0.0)])]
 
     def report(self, deadline: float) -> Report:
         """Read all targets and the folder, and say who holds what. ``deadline`` is in seconds of the clock."""

@@ -28,7 +28,7 @@ def test_a_scrape_tells_the_holders_of_applications_that_report_and_of_no_other(
     connect(postgres, application_name="silent")
     exporter = Exporter(watching.settings(watching.target(postgres), pool_dir=fleet.folder))
     try:
-        wait_until(lambda: watching.total(watching.scrape(exporter), "pgleak_overdue_backends"), 15)
+        wait_until(lambda: watching.total(watching.scrape(exporter), "pgleak_overdue_backends") == 2, 15)
         found = watching.scrape(exporter)
     finally:
         exporter.close()
