@@ -25,6 +25,7 @@ from pgleak.web import TargetStatus
 from pgleak.who.diagnosis import diagnose
 from pgleak.who.history import History, Key, Overview
 from pgleak.who.report import Report, report
+from pgleak.who.strays import Homes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -56,6 +57,7 @@ class Exporter:
         self._readers = {target.name: Reader(target, settings, clock, now) for target in settings.targets}
         self._coverage = coverage or Coverage(settings.reporting_applications, clock=clock)
         self._history = History()
+        self._homes = Homes()
         self._joining = threading.Lock()
         self._faults = Faults(_LOG)
         self._addresses = {target.name: target.dsn.server for target in settings.targets}
@@ -109,7 +111,7 @@ class Exporter:
 
     def _report(self, readings: Sequence[Reading], folder: pool_reading.Reading | None) -> Report:
         found = self._join(readings, folder or pool_reading.Reading(), self._settings.thresholds)
-        return report(self._now(), readings, self._addresses, folder, found)
+        return report(self._now(), readings, self._addresses, folder, found, self._homes)
 
     def _read(self, deadline: float, target: str | None = None) -> list[Reading]:
         readers = list(self._readers.values()) if target is None else [self._readers[target]]
@@ -135,7 +137,14 @@ class Exporter:
         connections = [each for reading in readings for each in backends(reading, thresholds)]
         read = {reading.name: reading.ended for reading in readings}
         with self._joining:
-            return self._coverage.judge(join(connections, folder.processes, self._addresses), folder, read)
+            found = join(
+                connections,
+                folder.processes,
+                self._addresses,
+                {each.name: each.asked for each in readings if each.server},
+            )
+            self._homes.learn(found)
+            return self._coverage.judge(found, folder, read)
 
     def targets(self) -> Sequence[str]:
         """Return the names of the targets, in the order of the settings."""

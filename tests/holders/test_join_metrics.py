@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import watching
 from holders.processes import url
 from pgleak.exporter import Exporter
-from pgleak.holders.join import HOLDERS, Join, Unplaced
+from pgleak.holders.claims import HOLDERS
+from pgleak.holders.join import Join, Unplaced
 from pgleak.holders.metrics import NAMES, families
 from pgleak.pool.snapshot import ProcessIdentity
 from servers import wait_until
