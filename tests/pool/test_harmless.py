@@ -85,7 +85,7 @@ def _unprotected() -> None:
                 UNPROTECTED.update((file, number) for number in set(_lines(node.body)) - tried)
             elif isinstance(node, ast.FunctionDef) and any(isinstance(each, ast.Try) for each in node.body):
                 for each in node.body:
-                    if not isinstance(each, ast.Try) or ast.unparse(each.body[0]) == "proxy = original(self)":
+                    if not isinstance(each, ast.Try) or ast.unparse(each.body[0]) == "proxy = fairy._checkout(self)":
                         UNPROTECTED.update((file, number) for number in range(each.lineno, (each.end_lineno or 0) + 1))
 
 
@@ -235,7 +235,7 @@ def test_engines_made_over_and_over_leave_nothing(postgres16: EmbeddedPostgres) 
         return (
             sum(len(pool.engines) for pool in pools),
             sum(len(pool.connections) for pool in pools),
-            len(checkouts._ledgers),
+            len(checkouts._marked),
         )
 
     before = watched()  # engines that other tests left to the collector may be among them

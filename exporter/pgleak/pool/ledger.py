@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from contextlib import suppress
 from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from weakref import ref
 
 from pgleak.pool.drivers import facts
+from pgleak.pool.origin import is_plain
 from pgleak.pool.sites import SITE_BOUNDS, Site
 from pgleak.pool.snapshot import CREATE_BOUNDS, Limits
 
@@ -38,6 +40,9 @@ CLOSED_REASONS = (
 _SITES = 1000  # per pool; programs that compile code as they run would add sites without end
 _FINISHED = 1000  # endings remembered until the monitor asks
 
+#: What a pool carries, None where it is not watched, and what its records do. Gone where nobody watches.
+MARK = "pgleak"
+
 numbers = count(1)
 
 
@@ -54,12 +59,17 @@ class Witness(Protocol):
 witnesses: list[Witness] = []
 
 
+def unmark(marked: object) -> None:
+    with suppress(AttributeError):
+        delattr(marked, MARK)
+
+
 class Connection:
     """One connection to the server, from connect to close, whatever pool record it is in."""
 
     __slots__ = (
         "__weakref__", "detached", "driver", "engine", "inherited", "key", "last", "opened", "out", "pid", "pool", "reason",
-        "server", "shared", "used_at",
+        "record", "server", "shared", "used_at",
     )  # fmt: skip
 
     def __init__(self, key: int, engine: WatchedEngine, opened: float) -> None:
@@ -77,6 +87,18 @@ class Connection:
         self.inherited = False  # opened by the parent process
         self.reason = ""
         self.used_at = monotonic()  # when it was checked out last
+        self.record: ref[ConnectionPoolEntry] | None = None
+
+    def mark(self, record: Any) -> None:
+        """Let the pool's record lead here: found at once at each checkout and return."""
+        if not hasattr(record, MARK):
+            setattr(record, MARK, self)
+            self.record = ref(record)
+
+    def unmark(self) -> None:
+        record = self.record() if self.record is not None else None
+        if record is not None and getattr(record, MARK, None) is self:
+            unmark(record)
 
     def share(self, proxy: object) -> bool:
         """Handed out while it is out. False when that is the same holder once more, as SingletonThreadPool has it."""
@@ -149,6 +171,8 @@ class WatchedEngine:
         except TypeError:
             connection.driver = None  # a driver without weak references: its close events have to do
         ledger.connections[key] = connection
+        if record is not None:
+            connection.mark(record)
         return connection
 
     def adopt_checked_out(self, proxy: Any) -> Connection:
@@ -184,6 +208,7 @@ class PoolLedger:
         "connections",
         "create_counts",
         "create_seconds",
+        "direct",
         "ended",
         "engines",
         "errors",
@@ -210,6 +235,7 @@ class PoolLedger:
         self.connections: dict[int, Connection] = {}
         self.engines: dict[int, WatchedEngine] = {}
         self.sites: dict[int, Site] = {}  # by the id of the code object, which the site keeps
+        self.direct: dict[int, Site] = {}  # those of plain functions of the application
         self.nowhere = Site(None)  # no frame of the application
         self.other = Site(None)  # beyond the cap
         self.irregular = Site(None)  # what the collector brought back: tells nothing about a site's habits
@@ -232,7 +258,10 @@ class PoolLedger:
         """The site of a code object that was not seen before."""
         if len(self.sites) >= _SITES:
             return self.other
-        return self.sites.setdefault(id(code), Site(code))
+        site = self.sites.setdefault(id(code), Site(code))
+        if is_plain(code):
+            self.direct[id(code)] = site
+        return site
 
     def all_sites(self) -> list[Site]:
         return [self.nowhere, self.other, *self.sites.copy().values()]
@@ -259,6 +288,7 @@ class PoolLedger:
         if self.connections.get(connection.key) is not connection:
             return
         self.connections.pop(connection.key, None)
+        connection.unmark()
         if connection.inherited:
             return
         self.closed[reason] += 1

@@ -111,26 +111,36 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
     code = first.f_code
     if file not in _applications or code.co_flags & CO_GENERATOR:
         return _search(frame)
+    return standing_at(first), session
+
+
+def standing_at(first: FrameType) -> Stack:
+    """A frame and its callers as they are, whatever they are."""
     # written out, because a loop costs twice as much
     second = first.f_back
     if second is None:
-        return (code, first.f_lasti), session
+        return first.f_code, first.f_lasti
     third = second.f_back
     if third is None:
-        return (code, first.f_lasti, second.f_code, second.f_lasti), session
+        return first.f_code, first.f_lasti, second.f_code, second.f_lasti
     fourth = third.f_back
     if fourth is None:
-        return (code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti), session
+        return first.f_code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti
     fifth = fourth.f_back
     if fifth is None:
         return (
-            code, first.f_lasti, second.f_code, second.f_lasti,
+            first.f_code, first.f_lasti, second.f_code, second.f_lasti,
             third.f_code, third.f_lasti, fourth.f_code, fourth.f_lasti,
-        ), session  # fmt: skip
+        )  # fmt: skip
     return (
-        code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
+        first.f_code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
         fourth.f_code, fourth.f_lasti, fifth.f_code, fifth.f_lasti,
-    ), session  # fmt: skip
+    )  # fmt: skip
+
+
+def is_plain(code: CodeType) -> bool:
+    """Whether this is an ordinary function of the application's: no generator, in no package."""
+    return code.co_filename in _applications and not code.co_flags & CO_GENERATOR
 
 
 def _search(frame: FrameType | None) -> tuple[Stack, bool]:
