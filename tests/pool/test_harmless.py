@@ -131,7 +131,7 @@ def test_an_exception_at_any_line_of_ours_never_reaches_the_application(postgres
         if injector.hit is None:
             break
         reached.add(injector.hit)
-        at += at // 12  # every line early on, where the hot path is; later, and again, a sample
+        at += at // 20  # every line early on, where the hot path is; later, and again, a sample
     assert errors > 20
     api.LEDGER.errors = 0
     assert {file.rpartition("/")[2] for file, _ in reached} >= {"checkouts.py", "events.py", "ledger.py", "origin.py"}

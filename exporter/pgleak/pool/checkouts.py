@@ -24,7 +24,7 @@ from sqlalchemy.pool.base import _ConnectionFairy
 from pgleak.pool import owner as owners
 from pgleak.pool.ledger import LEDGER, MARK, WatchedEngine, numbers, unmark
 from pgleak.pool.marks import MARKS
-from pgleak.pool.origin import capture, standing_at
+from pgleak.pool.origin import capture
 from pgleak.pool.sites import BRIEF
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _code_of(function: Any) -> CodeType | None:
 def _connecting(original: Any) -> Any:
     frame_at = sys._getframe  # noqa: SLF001 - documented; inspect.currentframe() is the same with a detour
     current_marks = MARKS.get
-    here = owners.storage()
+    here, tasks = owners.storage(), owners.TASKS
     engine_connect, raw_connection = _code_of(Engine.connect), _code_of(Engine.raw_connection)
     # SQLAlchemy's method does nothing but make this call: made here, there is no call more than without pgleak
     fairy: Any = _ConnectionFairy if _does_only(original, _CONNECT) else SimpleNamespace(_checkout=original)
@@ -155,14 +155,30 @@ def _connecting(original: Any) -> Any:
                 first = frame_at(3)
                 if first.f_code is engine_connect or (first := frame_at(1)).f_code is raw_connection:
                     first = first.f_back or first
-                site = ledger.direct.get(id(first.f_code))
-                if site is not None:
-                    stack, session = standing_at(first), False
-                else:
+                site = ledger.direct.get(id(code := first.f_code))
+                if site is None:
                     stack, session = capture(first)
                     site = ledger.sites[id(stack[0])]
-                owner = here.owner if running_loop() is None else owners.current_owner()
-            except (LookupError, AttributeError, ValueError):  # something is seen for the first time, or there is no call site
+                else:  # what `capture` does, written out here: a loop costs twice as much, and a call is one more
+                    session = False
+                    if (second := first.f_back) is None:
+                        stack = code, first.f_lasti
+                    elif (third := second.f_back) is None:
+                        stack = code, first.f_lasti, second.f_code, second.f_lasti
+                    elif (fourth := third.f_back) is None:
+                        stack = code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti
+                    elif (fifth := fourth.f_back) is None:
+                        stack = (
+                            code, first.f_lasti, second.f_code, second.f_lasti,
+                            third.f_code, third.f_lasti, fourth.f_code, fourth.f_lasti,
+                        )  # fmt: skip
+                    else:
+                        stack = (
+                            code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
+                            fourth.f_code, fourth.f_lasti, fifth.f_code, fifth.f_lasti,
+                        )  # fmt: skip
+                owner = owners.current_owner() if tasks and running_loop() is not None else here.owner
+            except (LookupError, AttributeError, ValueError):  # seen for the first time, or there is no call site
                 connection, stack, session, site, owner = _first_time(self, ledger, proxy, frame_at(1))
             now = monotonic()
             if connection.out is not None and not connection.share(proxy):
@@ -190,7 +206,7 @@ def _first_time(
             raise LookupError("the engine is not watched any more")
         connection = watched.adopt_checked_out(proxy)
     else:
-        connection.mark(proxy._connection_record)
+        connection.mark(proxy._connection_record)  # noqa: SLF001
     stack, session = capture(frame)
     site = ledger.nowhere
     if stack:

@@ -24,6 +24,7 @@ Stack: TypeAlias = "tuple[CodeType | int, ...]"
 
 FRAMES = 4  # reported per checkout
 _DEPTHS = range(64)  # frames walked at most until the application's innermost is found
+_NOTED = range(FRAMES + 1)  # with one between them that is a library's
 _REACH = range(24)  # and from there, while its callers are looked for
 
 APPLICATION, LIBRARY, SESSION, PACKAGE = range(4)
@@ -111,31 +112,13 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
     code = first.f_code
     if file not in _applications or code.co_flags & CO_GENERATOR:
         return _search(frame)
-    return standing_at(first), session
-
-
-def standing_at(first: FrameType) -> Stack:
-    """A frame and its callers as they are, whatever they are."""
-    # written out, because a loop costs twice as much
-    second = first.f_back
-    if second is None:
-        return first.f_code, first.f_lasti
-    third = second.f_back
-    if third is None:
-        return first.f_code, first.f_lasti, second.f_code, second.f_lasti
-    fourth = third.f_back
-    if fourth is None:
-        return first.f_code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti
-    fifth = fourth.f_back
-    if fifth is None:
-        return (
-            first.f_code, first.f_lasti, second.f_code, second.f_lasti,
-            third.f_code, third.f_lasti, fourth.f_code, fourth.f_lasti,
-        )  # fmt: skip
-    return (
-        first.f_code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
-        fourth.f_code, fourth.f_lasti, fifth.f_code, fifth.f_lasti,
-    )  # fmt: skip
+    stack: Stack = ()
+    for _ in _NOTED:
+        stack += first.f_code, first.f_lasti
+        first = first.f_back
+        if first is None:
+            break
+    return stack, session
 
 
 def is_plain(code: CodeType) -> bool:
