@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import Pool
 
 from pgleak.pool import api, checkouts, events, ledger, monitor, naming
 from pgleak.pool.marks import MARKS
@@ -189,6 +190,34 @@ def test_an_exception_of_the_users_own_listener_is_the_users(postgres16: Embedde
     event.remove(engine, "checkout", refuse)
     with engine.connect():
         assert counts(name) == Counts(used=1)
+    engine.dispose()
+
+
+def test_a_method_that_somebody_replaced_is_called_all_the_same(
+    postgres16: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where SQLAlchemy's own stand in the pool is their one call made for them."""
+    calls = []
+
+    def replace(name: str) -> None:
+        original = getattr(Pool, name)
+
+        def replacement(self: Pool, *arguments: Any) -> Any:
+            calls.append(name)
+            return original(self, *arguments)
+
+        monkeypatch.setattr(Pool, name, replacement)
+
+    replace("connect")
+    replace("_return_conn")
+    name = new_name()
+    engine = create_engine(url(postgres16))
+    api.instrument(engine, name=name)
+    engine.connect().close()
+    assert calls == ["connect", "_return_conn"]
+    counters = pool_of(name).counters
+    assert counters.checkouts == counters.use.count == 1
+    api.uninstrument()
     engine.dispose()
 
 
