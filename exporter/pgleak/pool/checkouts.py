@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from asyncio import _get_running_loop as running_loop
-from inspect import unwrap
 from itertools import count
 from time import monotonic, time
 from types import SimpleNamespace
@@ -22,16 +21,19 @@ from sqlalchemy.pool import Pool, SingletonThreadPool
 from sqlalchemy.pool.base import _ConnectionFairy
 
 from pgleak.pool import owner as owners
-from pgleak.pool.ledger import LEDGER, MARK, WatchedEngine, numbers, unmark
+from pgleak.pool.connection import MARK, unmark
+from pgleak.pool.ledger import LEDGER, WatchedEngine, numbers
 from pgleak.pool.marks import MARKS
+from pgleak.pool.methods import code_of, does_only
 from pgleak.pool.origin import capture
 from pgleak.pool.sites import BRIEF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType, FrameType
+    from types import FrameType
 
-    from pgleak.pool.ledger import Connection, PoolLedger
+    from pgleak.pool.connection import Connection
+    from pgleak.pool.ledger import PoolLedger
     from pgleak.pool.origin import Stack
     from pgleak.pool.owner import TaskOwner, ThreadOwner
     from pgleak.pool.sites import Site
@@ -42,6 +44,8 @@ _changes = count(1)
 _changed = 0  # what the last change of what is watched was numbered
 _original: dict[tuple[type[Pool], str], Any] = {}
 _RETURN = "_return_conn"  # since 1.0; not public
+_CONNECT = "def connect(self):\n    ''\n    return _ConnectionFairy._checkout(self)"
+_RETURN_CONN = "def _return_conn(self, record):\n    ''\n    self._do_return_conn(record)"
 _on_first_connect: list[Callable[[], None]] = []
 
 
@@ -94,38 +98,13 @@ def on_first_connect(callback: Callable[[], None]) -> None:
     _on_first_connect.append(callback)
 
 
-_CONNECT = "def connect(self):\n    ''\n    return _ConnectionFairy._checkout(self)"
-_RETURN_CONN = "def _return_conn(self, record):\n    ''\n    self._do_return_conn(record)"
-
-
-def _does_only(function: Any, source: str) -> bool:
-    """Whether a function does exactly what this source does, docstrings apart."""
-    namespace: dict[str, Any] = {}
-    exec(source, namespace)  # noqa: S102 - one of the two above
-    del namespace["__builtins__"]
-    (expected,) = namespace.values()
-    return _essence(function) == _essence(expected)
-
-
-def _essence(function: Any) -> tuple[Any, ...]:
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return ()
-    return code.co_code, code.co_names, code.co_varnames, code.co_flags, code.co_consts[1:]
-
-
-def _code_of(function: Any) -> CodeType | None:
-    """Of what somebody may have wrapped."""
-    return getattr(unwrap(function), "__code__", None)
-
-
 def _connecting(original: Any) -> Any:
     frame_at = sys._getframe  # noqa: SLF001 - documented; inspect.currentframe() is the same with a detour
     current_marks = MARKS.get
     here, tasks = owners.storage(), owners.TASKS
-    engine_connect, raw_connection = _code_of(Engine.connect), _code_of(Engine.raw_connection)
+    engine_connect, raw_connection = code_of(Engine.connect), code_of(Engine.raw_connection)
     # SQLAlchemy's method does nothing but make this call: made here, there is no call more than without pgleak
-    fairy: Any = _ConnectionFairy if _does_only(original, _CONNECT) else SimpleNamespace(_checkout=original)
+    fairy: Any = _ConnectionFairy if does_only(original, _CONNECT) else SimpleNamespace(_checkout=original)
 
     def connect(self: Any) -> Any:
         try:
@@ -217,7 +196,7 @@ def _first_time(
 
 
 def _returning(original: Any) -> Any:
-    if not _does_only(original, _RETURN_CONN):
+    if not does_only(original, _RETURN_CONN):
         return None  # the event has to do
 
     def return_conn(self: Any, record: Any) -> Any:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.pool import Pool
 
-    from pgleak.pool.ledger import Connection, Holding, Ledger, PoolLedger, WatchedEngine
+    from pgleak.pool.connection import Connection, Holding
+    from pgleak.pool.ledger import Ledger, PoolLedger, WatchedEngine
     from pgleak.pool.sites import Site
     from pgleak.pool.snapshot import Frame, Limits, Place
 
