@@ -9,11 +9,12 @@ one after the other, so that whatever else the machine does hits all alike:
 
     pgleak    GET /metrics from `pgleak serve`, over a connection that stays open, as Prometheus does
     rows      the rows of pg_stat_activity that tell the same, fetched with psycopg2 over a held connection
-    packed    pgleak's own two statements, likewise: what is left between this and pgleak is Python and HTTP
+    packed    pgleak's own two statements, prepared, likewise: what is left between this and pgleak is Python and HTTP
     floor     SELECT count(*) FROM pg_stat_get_activity(NULL), likewise
     peer      GET /metrics from prometheus-postgres-exporter as Debian ships and starts it
 
-Medians of the rounds, in milliseconds, and CPU time per scrape of the two exporters' own processes.
+Medians of the rounds, in milliseconds, CPU time per scrape of the two exporters' own processes, and the resident memory
+of pgleak after its last scrape.
 """
 
 from __future__ import annotations
@@ -47,8 +48,11 @@ SELECT datname, usename, application_name, client_addr, state, backend_start, st
 FROM pg_stat_activity WHERE backend_type = 'client backend'
 """
 FLOOR = "SELECT count(*) FROM pg_stat_get_activity(NULL)"
-PACKED = load("activity")
-SETTINGS = f"{load('server')}\nUNION ALL\n{load('sessions')}"
+PREPARE = (
+    f"PREPARE activity AS {load('activity')}",
+    f"PREPARE server AS {load('server')}\nUNION ALL\n{load('sessions')}",
+)
+PACKED = ("EXECUTE activity", "EXECUTE server")
 
 HOLD = """
 import sys, psycopg2
@@ -176,9 +180,9 @@ def table(version: int, sizes: Sequence[int], rounds: int, *, with_peer: bool) -
         f"PostgreSQL {version}, Python {platform.python_version()}, {os.cpu_count()} cores; {rounds} rounds, medians in ms\n"
     )
     print(
-        "| connections | pgleak | rows | packed | floor | peer | /rows | /packed | /floor | /peer | CPU pgleak | CPU peer |"
+        "| connections | pgleak | rows | packed | floor | peer | /rows | /packed | /floor | /peer | CPU pgleak | CPU peer | MiB pgleak |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
     for size in sizes:
         with contextlib.ExitStack() as stack:
             settings = {"max_connections": size + 20, "track_activity_query_size": 1024}
@@ -189,7 +193,8 @@ def table(version: int, sizes: Sequence[int], rounds: int, *, with_peer: bool) -
             session = stack.enter_context(contextlib.closing(psycopg2.connect(server.dsn())))
             session.autocommit = True
             cursor = session.cursor()
-            cursor.execute("SET enable_sort = off")  # as pgleak's own session has it
+            for statement in ("SET enable_sort = off", *PREPARE):  # as in pgleak's own session
+                cursor.execute(statement)
 
             def run(*statements: str, cursor: psycopg2.extensions.cursor = cursor) -> None:
                 for statement in statements:
@@ -199,7 +204,7 @@ def table(version: int, sizes: Sequence[int], rounds: int, *, with_peer: bool) -
             contestants: dict[str, Callable[[], object]] = {
                 "pgleak": scrape,
                 "rows": lambda: run(ROWS),
-                "packed": lambda: run(PACKED, SETTINGS),
+                "packed": lambda: run(*PACKED),
                 "floor": lambda: run(FLOOR),
             }
             theirs = None
@@ -216,7 +221,7 @@ def table(version: int, sizes: Sequence[int], rounds: int, *, with_peer: bool) -
             cells = (
                 [f"{time:.1f}" for time in times]
                 + [f"{ratio:.2f}" for ratio in ratios]
-                + [f"{cpu:.1f}", f"{cpu_peer:.1f}"]
+                + [f"{cpu:.1f}", f"{cpu_peer:.1f}", f"{ours.resident():.1f}"]
             )
             print(f"| {size} | {' | '.join(cells)} |", flush=True)
 

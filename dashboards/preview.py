@@ -4,7 +4,7 @@
     python dashboards/preview.py FOLDER --prometheus URL         what that Prometheus has, now
     python dashboards/preview.py FOLDER --set application=shop   with a variable chosen; the default is All
 
-Needs prometheus (Debian's package) and chromium.
+Needs prometheus and chromium-headless-shell (Debian's packages), or another build of chromium.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _FLAGS = (
 
 def screenshot(html: str, height: int, picture: Path) -> None:
     """Let chromium draw a page. Ends the program with the line to type where it is missing."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
     if not chromium:
-        raise SystemExit("chromium is missing: apt install chromium")
+        raise SystemExit("chromium is missing: apt install chromium-headless-shell")
     with tempfile.TemporaryDirectory(prefix="pgleak-preview-") as folder:
         source = Path(folder, "page.html")
         source.write_text(html, encoding="utf-8")

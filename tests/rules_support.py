@@ -69,6 +69,18 @@ def alerts() -> list[Rule]:
     return [rule for rule in rules(RULES) if rule.is_alert]
 
 
+def commands(language: str) -> list[str]:
+    """What the runbook says to type in this language, each block of it once."""
+    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```", RUNBOOK.read_text(), re.MULTILINE | re.DOTALL)
+    assert found
+    return sorted(set(found))
+
+
+def questions() -> list[str]:
+    """Return each PromQL of the runbook."""
+    return sorted({query.strip() for block in commands("promql") for query in block.split("\n\n")})
+
+
 def promtool(*arguments: str | Path) -> str:
     """Run it to a good end and return its output. PROMTOOL names another one than Debian's."""
     program = os.environ.get("PROMTOOL") or shutil.which("promtool")

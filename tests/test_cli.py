@@ -146,6 +146,13 @@ def test_the_command_line_says_where_to_listen_then_the_environment_then_the_fil
     assert "192.0.2.1:10432" in refused.stderr
 
 
+def test_an_address_that_is_open_to_everybody_is_said(serve: Any, tmp_path: Path) -> None:
+    web = tmp_path / "web.yml"
+    web.write_text("http_server_config: {http2: false}\n")
+    running = serve("--dsn", "host=127.0.0.1 port=1", "--listen", "0.0.0.0:0", "--web-config", str(web))
+    assert "listens on every address of this machine, without a password" in running.log.read_text()
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [("10432", "PGLEAK_LISTEN=10432: must be host:port"), (f"postgresql://u:{SECRET}@h/d", "PGLEAK_LISTEN: must be")],

@@ -51,7 +51,6 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) 
         ("serve", "--dsn", "host=h", f"password={SECRET}"),
         ("serve", "--dsn", "host=h", f"passwrod={SECRET}"),
         ("serve", "--dsn", "host=h", "--password-file", f"u:{SECRET}//x@h"),
-        ("serve", "--dsn", "host=h", "--server", f"u:{SECRET}@h"),
         ("who", DSN),
         ("who", "--interval", DSN),
         ("who", "--pool-dir", DSN),
@@ -67,6 +66,15 @@ def test_a_connection_string_in_the_wrong_place_is_not_repeated(
     said = refused(capsys, *arguments)
     assert SECRET not in said
     assert DID_YOU_MEAN in said
+
+
+@pytest.mark.parametrize("name", [DSN, f"u:{SECRET}@h"])
+def test_a_connection_string_as_the_name_of_a_server_is_not_repeated(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    said = refused(capsys, "serve", "--dsn", "host=h", "--server", name)
+    assert SECRET not in said
+    assert "--server: must be a name, not a connection string" in said
 
 
 @pytest.mark.parametrize("given", [("--password", SECRET), (f"--password={SECRET}",), ("-W", SECRET)])

@@ -31,8 +31,14 @@ CATALOGUE = {spec.name: spec for spec in (*metrics.SERVER_HALF, *IN_PROCESS_HALF
 # What is asked for and is not pgleak's: what every client library exposes of its process.
 FOREIGN = {"process_start_time_seconds"}
 RULES = re.compile(r"\b(?:application|server):\w+:\w+")
-RATES = {"suffix: /h", "suffix: connections/h"}
+RATES = {"suffix:/h", "suffix:connections/h"}
 UNITS = {"none", "short", "s", "percentunit", "ops", *RATES}
+
+NOUNS = {
+    "Applications by growth", "Connections", "Connections held too long", "Fullest pool", "Fullest server",
+    "Longest time unused", "Orphaned connections", "Processes", "Refused logins", "Collected checkouts", "Servers",
+    "Share of the server", "Timeouts", "Unread servers", "Waiting requests",
+}  # fmt: skip
 
 each_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS.keys())
 each_panel = pytest.mark.parametrize("panel", PANELS)
@@ -153,13 +159,29 @@ def _links(panel: dict[str, Any]) -> list[list[dict[str, Any]]]:
 def test_a_panel_says_what_it_is(panel: dict[str, Any]) -> None:
     assert panel["title"][0].isupper()
     assert len(panel["title"]) < 60
-    assert not panel["title"].endswith(".")
     assert panel["description"].endswith(".")
     defaults = panel["fieldConfig"]["defaults"]
     assert defaults["unit"] in UNITS
     assert defaults["noValue"]
     assert not defaults["noValue"].endswith(".")
     assert panel["targets"]
+
+
+@each_panel
+def test_a_cell_without_a_value_does_not_say_that_there_is_no_data_at_all(panel: dict[str, Any]) -> None:
+    """Grafana writes the panel's text for no data into each empty cell whose column has none of its own."""
+    if panel["type"] == "table":
+        for override in panel["fieldConfig"]["overrides"]:
+            (nothing,) = (one["value"] for one in override["properties"] if one["id"] == "noValue")
+            assert nothing != panel["fieldConfig"]["defaults"]["noValue"], override["matcher"]["options"]
+        (organised,) = (one["options"] for one in panel["transformations"] if one["id"] == "organize")
+        columns = {one["matcher"]["options"] for one in panel["fieldConfig"]["overrides"]}
+        assert columns == set(organised["renameByName"].values())
+
+
+def test_a_title_is_a_question_or_a_plain_noun() -> None:
+    titles = {panel["title"] for param in PANELS for panel in param.values if isinstance(panel, dict)}
+    assert {title for title in titles if not title.endswith("?")} == NOUNS
 
 
 @each_panel
@@ -177,12 +199,15 @@ def test_thresholds_stand_only_where_colour_shows_them(panel: dict[str, Any]) ->
 
 @each_panel
 def test_a_coloured_tile_has_a_colour_for_no_data(panel: dict[str, Any]) -> None:
-    """Without one Grafana takes that of the lowest value, which says that all is well, or nothing is."""
+    """Without one Grafana takes that of the lowest value, which says that all is well, or nothing is.
+
+    And never the green one: a Prometheus that has lost pgleak knows nothing.
+    """
     if panel["options"].get("colorMode") == "background_solid":
-        (mapping,) = panel["fieldConfig"]["defaults"]["mappings"]
+        mapping, *_ = panel["fieldConfig"]["defaults"]["mappings"]
         assert mapping["options"]["match"] == "null"
         assert mapping["options"]["result"]["text"] == panel["fieldConfig"]["defaults"]["noValue"]
-        assert mapping["options"]["result"]["color"] in {colours.GOOD, colours.UNKNOWN}
+        assert mapping["options"]["result"]["color"] == colours.UNKNOWN
 
 
 def _thresholds(panel: dict[str, Any]) -> list[list[dict[str, Any]]]:
@@ -214,13 +239,19 @@ def test_a_name_has_the_same_colour_wherever_it_is_set() -> None:
 
 
 def test_no_colour_means_two_things() -> None:
-    """Nor is one so near to another that they would be taken for each other; no series looks like a judgement."""
+    """Nor is one so near to another that they would be taken for each other; no series looks like a judgement.
+
+    Heat maps and marks have theirs from the same list: whatever is coloured on a board means what the list says.
+    """
     meanings = {name: value for name, value in vars(colours).items() if isinstance(value, str) and name.isupper()}
     mixed = {name: [int(value[at : at + 2], 16) for at in (1, 3, 5)] for name, value in meanings.items()}
     pairs = combinations(mixed, 2)
     assert [(one, other) for one, other in pairs if math.dist(mixed[one], mixed[other]) < 40] == []
-    drawn = set().union(*_fixed_colours().values())
-    assert drawn == set(meanings.values()) - {colours.GOOD, colours.ATTENTION, colours.BAD}
+    judged = {colours.GOOD, colours.ATTENTION, colours.BAD}
+    assert not set().union(*_fixed_colours().values()) & judged
+    keys = ("color", "fixedColor", "iconColor", "fill")
+    shown = {value for key in keys for value in _values(list(BOARDS.values()), key) if isinstance(value, str)}
+    assert shown - {"text", "dash"} == set(meanings.values())  # "fill" of a line is how it is dashed
 
 
 @each_panel

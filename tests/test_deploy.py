@@ -208,6 +208,34 @@ def test_compose_opens_ports_on_loopback_alone() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
+def test_no_service_may_more_than_it_needs() -> None:
+    """The image of PostgreSQL begins as root, to make its volume its own."""
+    for name, service in SERVICES.items():
+        assert service["security_opt"] == ["no-new-privileges"], name
+        assert service.get("cap_drop") == (None if name == "postgres" else ["ALL"]), name
+    ours = [service for service in SERVICES.values() if "build" in service or service["image"] == "pgleak-shop"]
+    assert len(ours) == 3
+    assert {service["user"] for service in ours} == {"65532:65532"}
+
+
+def test_what_is_sent_on_is_all_that_boards_and_rules_ask_for() -> None:
+    """By the page's `write_relabel_configs`."""
+    (kept,) = re.findall(r'source_labels: \[__name__\], regex: "([^"]+)", action: keep', DEPLOY.read_text())
+    boards = " ".join(path.read_text() for path in (ROOT / "dashboards").glob("pgleak-*.json"))
+    asked = set(re.findall(r"\b(?:pgleak|sqlalchemy_pool|process)_\w+(?={)|\b\w+:\w+:\w+(?={)", boards))
+    assert "process_start_time_seconds" in asked
+    recorded = {rule.name for rule in rules(RULES) if not rule.is_alert}
+    scraped = {metric for rule in rules(RULES) for metric in rule.metrics}
+    assert [name for name in asked | recorded | scraped if not re.fullmatch(kept, name)] == []
+
+
+def test_a_part_of_the_servers_can_be_taken_as_the_page_says(tmp_path: Path) -> None:
+    (shard,) = re.findall(r"```yaml\n(  relabel_configs:\n.+?)```", DEPLOY.read_text(), re.DOTALL)
+    job = f"scrape_configs:\n- job_name: pgleak\n  http_sd_configs: [{{url: 'http://localhost:10432/sd'}}]\n{shard}"
+    (tmp_path / "prometheus.yml").write_text(job)
+    assert "is valid" in promtool("check", "config", tmp_path / "prometheus.yml")
+
+
 def test_the_rules_for_kubernetes_are_those_of_prometheus() -> None:
     assert prometheus_rule.TARGET.read_text() == prometheus_rule.render()
     (rule,) = (each for each in KUBERNETES if each["kind"] == "PrometheusRule")
@@ -224,6 +252,32 @@ def test_an_application_and_its_sidecar_share_folder_and_user() -> None:
     assert Path(folder).parent == Path(shop["volumeMounts"][0]["mountPath"])
     assert pod["securityContext"]["runAsUser"] > 0
     assert not any("runAsUser" in each["securityContext"] for each in (shop, sidecar))
+
+
+def test_a_worker_makes_the_folder_its_own_in_a_volume_that_is_open_to_a_group(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Kubernetes makes an emptyDir with fsGroup: whatever is made in it gets the group, and the bit that says so."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o2777)
+    folder = volume / Path(SETTINGS["shop-pgleak"]["pool_dir"]).name
+    worker = (
+        f"import sqlalchemy; sqlalchemy.create_engine('sqlite:///{tmp_path}/shop.db?plugin=pgleak&pgleak_name=shop')"
+        ".connect(); input()"
+    )
+    environment = {"PATH": os.environ["PATH"], "PGLEAK_DIR": str(folder)}
+    command = [sys.executable, "-c", worker]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE) as process:
+        servers.wait_until(lambda: list(folder.glob("*.state")), timeout=60, what="the worker's report")
+        assert volume.stat().st_mode & 0o7777 == 0o2777
+        assert folder.stat().st_mode & 0o777 == 0o700
+        servers.wait_until(
+            lambda: cli.main(["check", "--pool-dir", str(folder)]) == 0 and "pools: shop" in capsys.readouterr().out,
+            timeout=30,
+            what="the sidecar to see it",
+        )
+        process.communicate(b"\n", timeout=20)
 
 
 def test_the_settings_for_kubernetes_are_valid_and_name_files_that_are_mounted(tmp_path: Path) -> None:

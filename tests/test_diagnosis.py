@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pgleak.pool.snapshot import Backend, Checkout, Frame, Owner, ProcessIdentity
 from pgleak.who.causes import cause_of
+from pgleak.who.connection import Connection
 from pgleak.who.diagnosis import diagnose
 from pgleak.who.plain import plain
-from pgleak.who.report import Application, Connection, Report
+from pgleak.who.report import Application, Report
 from pgleak.who.room import Limit, ServerState
 from pgleak.who.table import HEIGHT, table
 from pgleak.who.words import duration, tell
+
+if TYPE_CHECKING:
+    from pgleak.pool.snapshot import HolderKind
 
 HOUR = 3600.0
 SEEN = Connection(
@@ -41,6 +46,16 @@ def test_it_says_since_when_how_fast_and_when_the_server_is_full() -> None:
     assert "(5 h ago), +1.0 an hour" in text
     assert "87 of 97 usable connections taken, full in 10 h if nobody acts" in text
     assert table(seen, findings)[1].endswith("full in 10 h")
+
+
+def test_from_the_server_alone_it_is_a_guess_until_it_grows() -> None:
+    """A pool that opened its connections at once, and has rested since: they were not used again, and are free."""
+    rest = [SEEN._replace(pid=each, age=2000.0, unused=1999.0, limit=300.0) for each in range(9)]
+    leak = held(99, Owner("thread", "t", "dead", 60.0))
+    seen = report(*rest, leak)
+    text = " ".join(" ".join(tell(seen, diagnose(seen))).split())
+    assert "shop may leak on db: 9 of its 10 connections seem not to come back." in text
+    assert text.index("shop leaks on db: 1 of its 10") < text.index("shop may leak")
 
 
 def test_a_leak_that_has_stopped_is_told_without_a_time_to_full() -> None:
@@ -156,6 +171,62 @@ def test_one_thread_that_took_many_at_one_line_is_not_still_at_work_with_each() 
     each = [held(number, Owner("thread", f"t{number}", "alive"), stands) for number in range(3)]
     assert [found.cause.key for found in diagnose(report(*one)).diagnoses] == ["kept_or_forgotten"]
     assert [found.cause.key for found in diagnose(report(*each)).diagnoses] == ["held_while_working"]
+
+
+def test_what_is_used_all_the_time_is_held_for_long_and_not_leaked() -> None:
+    """Code that went on and uses it still never gave it back; nobody can say that it will not."""
+    turn = Frame("jobs", "turn", "jobs.py", 22)
+    cases: tuple[tuple[HolderKind, Frame, str], ...] = (
+        ("session", Frame("jobs", "load", "jobs.py", 8), "kept_between_turns"),
+        ("session", Frame("other", "other", "other.py", 1), "session_left_open"),
+        ("connection", turn, "handed_on"),
+    )
+    for kind, standing, told in cases:
+        used = held(1, Owner("thread", "t", "alive"), standing)._replace(is_used=True)
+        assert used.checkout is not None
+        used = used._replace(checkout=replace(used.checkout, kind=kind))
+        seen = report(used)
+        (found,) = diagnose(seen).diagnoses
+        assert (found.cause.key, found.is_leak, found.is_in_use) == (told, False, True)
+        text = " ".join(" ".join(tell(seen, diagnose(seen))).split())
+        assert "shop holds 1 of its 1 connection on db for long, and uses it." in text
+        assert "leaks on" not in text
+        assert f"{told.replace('_', ' ')}, in use" in " ".join(" ".join(table(seen, diagnose(seen))).split())
+
+
+def test_leaks_come_before_what_is_held_for_long() -> None:
+    stands = Frame("jobs", "turn", "jobs.py", 22)
+    waiting = [held(number, Owner("thread", f"t{number}", "alive"), stands) for number in range(5)]
+    seen = report(*waiting, held(9, Owner("thread", "t", "dead", 60.0)))
+    found = diagnose(seen).diagnoses
+    assert [(each.cause.key, each.is_leak) for each in found] == [("thread_ended", True), ("held_while_working", False)]
+    text = " ".join(" ".join(tell(seen, diagnose(seen))).split())
+    assert "shop leaks on db: 1 of its 6 connections does not come back." in text
+    assert "shop holds 5 of its 6 connections on db for long." in text
+    assert "say so: `with pgleak.expected_hold(...)`" in text
+
+
+def test_one_piece_of_work_that_is_used_is_no_suspect() -> None:
+    stands = Frame("jobs", "load", "jobs.py", 12)
+    busy = held(1, Owner("thread", "t", "alive"), stands)._replace(is_used=True)
+    seen = report(busy)
+    assert diagnose(seen).diagnoses == ()
+    text = " ".join(" ".join(tell(seen, diagnose(seen))).split())
+    assert text.startswith("Nothing leaks.")
+    assert "shop: 1 connection held for long is in use, for 15 min by jobs.py:10 in jobs:load: no leak" in text
+    assert diagnose(report(busy._replace(cause="inherited"))).diagnoses
+
+
+def test_one_long_transaction_is_told_though_it_is_used_and_one_long_statement_is_not() -> None:
+    """It keeps what was deleted since it began, and locks perhaps, while its code does something else."""
+    stands = Frame("jobs", "load", "jobs.py", 12)
+    begun = held(1, Owner("thread", "t", "alive"), stands)._replace(is_used=True, transaction=900.0, limit=60.0)
+    polls = begun._replace(state="idle in transaction", unused=1.0)
+    (found,) = diagnose(report(polls)).diagnoses
+    assert (found.cause.key, found.is_leak, found.is_in_use) == ("held_while_working", False, True)
+    assert diagnose(report(polls._replace(state="active"))).diagnoses
+    assert diagnose(report(polls._replace(transaction=30.0))).diagnoses == ()
+    assert diagnose(report(begun._replace(state="active", unused=890.0))).diagnoses == ()
 
 
 def test_the_advice_for_a_web_request_is_the_teardown() -> None:

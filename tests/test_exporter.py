@@ -216,6 +216,27 @@ def test_a_server_that_is_down_leaves_errors_and_nothing_stale(
     assert sum(count for (name, _), count in found.items() if name == "pgleak_scrape_errors_total") == 1
 
 
+@pytest.mark.parametrize("broken", ["pool_reading.read", "collect_folder", "join"])
+def test_a_fault_of_ours_about_the_pools_leaves_the_servers_on_the_page(
+    postgres16: EmbeddedPostgres,
+    exporters: MakeExporter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    broken: str,
+) -> None:
+    tmp_path.chmod(0o700)
+    exporter = exporters(watching.target(postgres16), pool_dir=tmp_path)
+    assert watching.value(watching.scrape(exporter), "pgleak_state_folder_readable") == 1
+    monkeypatch.setattr(f"pgleak.exporter.{broken}", lambda *_: 1 / 0)
+    for _ in range(2):
+        found = watching.scrape(exporter)
+        assert watching.value(found, "pgleak_up", server="db") == 1
+        assert watching.value(found, "pgleak_state_folder_readable") == 0, "for which there is an alert"
+        assert watching.value(found, "pgleak_build_info") == 1
+    assert len([text for text in caplog.messages if "the pools are left out: internal error" in text]) == 1
+
+
 def test_one_target_can_be_asked_for_alone(
     postgres16: EmbeddedPostgres, postgres18: EmbeddedPostgres, exporters: MakeExporter
 ) -> None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from pgleak.pool.reading import Reading, Reported
 from pgleak.pool.snapshot import Backend, EngineSite
+from pgleak.who.connection import Connection
 from pgleak.who.heaps import heaps, owned_pools
-from pgleak.who.report import Connection
 from state_support import FRAME, a_pool, a_snapshot
 
 AT = 10_000.0

@@ -13,7 +13,7 @@ import pytest
 
 import watching
 from pgleak.dsn import Dsn
-from pgleak.postgres.connection import HeldConnection
+from pgleak.postgres.held import HeldConnection
 from pgleak.postgres.reader import Reader
 from pgleak.postgres.reasons import ReadError
 from pgleak.settings import Target, Timeouts
@@ -50,6 +50,7 @@ def test_the_held_connection_is_harmless(new_postgres: NewPostgres, connect: Con
     for name in (
         *("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"),
         *("default_transaction_read_only", "search_path"),
+        *("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count"),
     ):
         ((shown[name],),) = reader._connection.execute(f"SHOW {name}", deadline)
     assert shown["lock_timeout"] == "1s"
@@ -57,6 +58,8 @@ def test_the_held_connection_is_harmless(new_postgres: NewPostgres, connect: Con
     assert shown["default_transaction_read_only"] == "on"
     assert shown["search_path"] == "pg_catalog"
     assert shown["statement_timeout"] not in ("0", "")
+    # So that the server, too, ends a session that a cut of the network has left behind, and not after two hours.
+    assert [shown[f"tcp_keepalives_{name}"] for name in ("idle", "interval", "count")] == ["30", "10", "3"]
 
     connected = reader._connection._connection
     assert connected is not None

@@ -11,7 +11,7 @@ import pytest
 
 import watching
 from pgleak.dsn import Dsn
-from pgleak.postgres.connection import HeldConnection
+from pgleak.postgres.held import HeldConnection
 from pgleak.postgres.reasons import ReadError
 from pgleak.settings import Timeouts
 from servers import query

@@ -90,7 +90,11 @@ def test_one_thread_reads_and_ends_with_the_reader(postgres: EmbeddedPostgres) -
 
 
 def test_a_fault_of_ours_costs_one_read_and_not_the_session(
-    postgres: EmbeddedPostgres, connect: Connect, readers: list[Reader], monkeypatch: pytest.MonkeyPatch
+    postgres: EmbeddedPostgres,
+    connect: Connect,
+    readers: list[Reader],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It happens while the server still works on the second statement: its answer is not taken for the next one's."""
     reader = watching.reader(postgres)
@@ -101,7 +105,12 @@ def test_a_fault_of_ours_costs_one_read_and_not_the_session(
     with monkeypatch.context() as broken:
         broken.setattr(reader._namer, "places", lambda *_: 1 / 0)
         failed = watching.read(reader)
+        watching.read(reader)
     assert (failed.reason, failed.detail) == ("other", "internal error: ZeroDivisionError")
+    (told,) = [text for text in caplog.messages if "please report it" in text]
+    assert told.startswith("server db cannot be read: internal error (ZeroDivisionError)")
+    assert "in places" not in told
+    assert "reader.py" in told
     after = watching.read(reader)
     assert after.server
     assert after.used == sum(sum(states.values()) for states in watching.connections(after).values())

@@ -43,6 +43,48 @@ def test_a_message_in_another_encoding_is_still_told() -> None:
     assert "too many clients" in first_line(error)
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ('definition of service "postgresql://u:M4RK@h/d" not found', 'definition of service "(not shown)" not found'),
+        ('definition of service "u:M4RK@h" not found', 'definition of service "(not shown)" not found'),
+        ('definition of service "u:M4 RK@h" not found', 'definition of service "(not shown)" not found'),
+        ('definition of service "u:M4"RK@h" not found', 'definition of service "(not shown)" not found'),
+        ('FATAL:  role "postgresql://u:M4RK@h" does not exist', 'FATAL: role "(not shown)" does not exist'),
+        ('FATAL:  database "host=h password=M4RK" does not exist', 'FATAL: database "(not shown)" does not exist'),
+        ("could not translate host name u:M4RK@h to address", "could not translate host name (not shown)"),
+        # What is no secret stays.
+        (
+            'FATAL:  no pg_hba.conf entry for host "::1", user "a@b"',
+            'FATAL: no pg_hba.conf entry for host "::1", user "a@b"',
+        ),
+        (
+            'FATAL:  no such endpoint "x": see https://example.org/sni',
+            'FATAL: no such endpoint "x": see https://example.org/sni',
+        ),
+        (
+            'FATAL:  password authentication failed for user "a@b"',
+            'FATAL: password authentication failed for user "a@b"',
+        ),
+    ],
+)
+def test_a_connection_string_in_the_place_of_a_name_is_not_repeated(said: str, shown: str) -> None:
+    assert first_line(psycopg2.OperationalError(said)) == shown
+
+
+@pytest.mark.parametrize("host", ["postgresql://u:M4RK@h/d", "u:M4RK@h", "u:M4/RK@h"])
+def test_a_connection_string_as_the_host_of_a_service_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    services = tmp_path / "services"
+    services.write_text(f"[orders]\nhost={host}\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    reading = watching.once(Target("db", Dsn.from_service("orders")))
+    assert reading.reason == "configuration"
+    assert "in the host" in reading.detail
+    assert "M4RK" not in repr(reading)
+
+
 def test_a_refused_password_is_told(new_postgres: NewPostgres, readers: list[Reader]) -> None:
     server = new_postgres(18, password_users=("guarded",))
     run_sql(server, "CREATE ROLE guarded LOGIN PASSWORD 'right'")

@@ -55,6 +55,32 @@ def test_a_server_that_flaps_gets_six_lines_in_ten_minutes_and_then_the_number_o
     assert not any("kept back" in line for line in story.lines())
 
 
+def test_the_last_word_on_a_server_that_flapped_is_how_it_is(story: Story) -> None:
+    for story.now in range(0, 70, 20):
+        story.voice.up(SERVER, 10)
+        story.voice.down("unreachable", "Connection refused")
+    story.voice.up(SERVER, 10)
+    assert "cannot be read" in story.lines()[-1], "the limit was reached just then"
+    for story.now in range(80, 1300, 10):
+        story.voice.up(SERVER, 10)
+    (line,) = story.lines()
+    assert line == "server db is read again after 0 s (2 lines about this server were kept back)"
+
+
+def test_what_was_kept_back_and_is_no_longer_so_is_not_said(story: Story) -> None:
+    for story.now in range(0, 70, 20):
+        story.voice.up(SERVER, 10)
+        story.voice.down("unreachable", "Connection refused")
+    story.voice.up(SERVER, 10)
+    story.lines()
+    story.now = 700.0
+    story.voice.down("timeout", "no answer")
+    (line,) = story.lines()
+    assert "cannot be read (timeout)" in line
+    story.voice.down("timeout", "no answer")
+    assert story.lines() == []
+
+
 def test_a_server_that_is_still_down_is_mentioned_once_an_hour(story: Story) -> None:
     for story.now in range(0, 3 * 3600, 15):
         story.voice.down("timeout", "no answer")

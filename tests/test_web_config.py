@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import ssl
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import bcrypt
 import pytest
@@ -14,12 +15,10 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgleak import smallfile
 from pgleak.web import WebConfigError, WebServer, config, policy
 from pgleak.web.ciphers import CIPHERS, CURVES
 from web_support import FakeSite, make_identity, make_server_identity
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HASH = bcrypt.hashpw(b"MARKED-SECRET", bcrypt.gensalt(4)).decode()
 FULL = f"""
@@ -159,6 +158,14 @@ def test_yaml_anchors_work_as_everywhere(folder: Path) -> None:
         "x (line 1): unknown key; the keys here are tls_server_config, http_server_config, basic_auth_users, rate_limit"
     ]
     assert set(parsed.users) == {"alice", "bob"}
+
+
+def test_merges_of_merges_count_and_one_of_itself_ends(folder: Path) -> None:
+    text = f"basic_auth_users: &all {{<<: [{{<<: {{alice: '{HASH}'}}, bob: '{HASH}'}}, *all], carol: '{HASH}'}}\n"
+    assert set(config.parse(text, folder / "web.yml")[0].users) == {"alice", "bob", "carol"}
+    first, second = HASH.replace("$2b$", "$2a$"), HASH.replace("$2b$", "$2y$")
+    text = f"basic_auth_users: {{<<: [{{alice: '{first}'}}, {{alice: '{second}'}}]}}\n"
+    assert config.parse(text, folder / "web.yml")[0].users == {"alice": first}
 
 
 def test_every_problem_is_reported_at_once_with_its_key_and_what_to_do(folder: Path) -> None:
@@ -375,9 +382,40 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(WebConfigError, match="No such file or directory") as caught:
         WebServer(FakeSite(), "127.0.0.1", 0, web_config_file=tmp_path / "none.yml")
     assert str(tmp_path / "none.yml") in str(caught.value)
+    with pytest.raises(WebConfigError, match="Is a directory"):
+        policy.load(tmp_path)
     (tmp_path / "binary.yml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(WebConfigError, match="not UTF-8"):
         policy.load(tmp_path / "binary.yml")
+
+
+def test_a_pipe_is_refused_where_a_second_reading_would_find_no_passwords(tmp_path: Path) -> None:
+    """`--web-config <(decrypt web.yml)` once served everybody: the file is read again, and the pipe was empty by then."""
+    pipe = tmp_path / "web.yml"
+    os.mkfifo(pipe)
+    descriptor = os.open(pipe, os.O_RDWR)  # holds what is written, as a shell's <(...) does
+    try:
+        os.write(descriptor, f"basic_auth_users: {{alice: {HASH}}}\n".encode())
+        with pytest.raises(WebConfigError, match="not a regular file"):
+            WebServer(FakeSite(), "127.0.0.1", 0, web_config_file=Path(f"/dev/fd/{descriptor}"))
+        with pytest.raises(WebConfigError, match="not a regular file"):
+            WebServer(FakeSite(), "127.0.0.1", 0, web_config_file=pipe)
+    finally:
+        os.close(descriptor)
+
+
+def test_no_file_is_read_without_end(folder: Path) -> None:
+    with pytest.raises(WebConfigError, match="not a regular file"):
+        policy.load(Path("/dev/zero"))
+    (folder / "huge").write_bytes(b"#" * (smallfile.LARGEST + 1))
+    with pytest.raises(WebConfigError, match="too large: 1,048,576 bytes are allowed"):
+        policy.load(folder / "huge")
+    tls = "{cert_file: huge, key_file: /dev/zero, client_ca_file: huge, client_auth_type: VerifyClientCertIfGiven}"
+    assert problems(folder, f"tls_server_config: {tls}\n") == [
+        f"tls_server_config.cert_file: {folder / 'huge'}: too large: 1,048,576 bytes are allowed",
+        "tls_server_config.key_file: /dev/zero: not a regular file, and only such a one can be read again",
+        f"tls_server_config.client_ca_file: {folder / 'huge'}: too large: 1,048,576 bytes are allowed",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,20 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from benchmarks.page import CONNECTIONS, HELD, LEAKING, reading, reported
 
 import servers
 import watching
 from holders.processes import APPLICATION, Fleet, url
 from pgleak.exporter import Exporter
+from pgleak.holders.join import join
+from pgleak.pool.reading import Reading as Folder
+from pgleak.postgres.backends import backends
+from pgleak.settings import Thresholds
+from pgleak.who.connection import Connection
 from pgleak.who.diagnosis import diagnose
 from pgleak.who.history import MOST, SLOT, SLOTS, History, Overview
-from pgleak.who.report import Application, Connection, Report
+from pgleak.who.report import Application, Report, report
 from pgleak.who.room import Limit, ServerState
 from web_support import FakeSite, get, serving
 
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
 
 NAME = "page-shop"
 LINE = next(n for n, text in enumerate(APPLICATION.read_text().splitlines(), 1) if text.endswith("# TAKEN"))
+CALLER = next(n for n, text in enumerate(APPLICATION.read_text().splitlines(), 1) if text == "            take()")
 HOSTILE = "<script>alert(1)</script>\"'&"
 
 
@@ -67,6 +74,18 @@ def test_the_page_names_the_line_and_the_json_has_the_same(exporter: Exporter, p
     (shop,) = (each for each in told["applications"] if each["application_name"] == NAME)
     assert [held["stack"][0]["line"] for held in shop["connections"]] == [LINE, LINE]
     assert told["diagnoses"][0]["connections"] == 2
+
+
+def test_every_caller_stands_open_and_once_for_all_that_it_took(exporter: Exporter) -> None:
+    """What a reader had opened would be closed again by the next refresh."""
+    with serving(exporter) as server:
+        html = servers.wait_until(
+            lambda: (page := get(server, "/").text) and "2 connections leaked" in page and page, 15
+        )
+    assert "<details" not in html
+    caller = f"called from application.py:{CALLER} in __main__:&lt;module&gt;"
+    assert html.count(caller) == 2  # of the finding, and of the first of its two connections
+    assert "<dt>Owner</dt><dd>thread &#x27;MainThread&#x27; lives and stands at application.py:" in html
 
 
 def test_it_needs_no_script_and_fetches_nothing(exporter: Exporter) -> None:
@@ -127,6 +146,25 @@ def test_the_time_left_is_that_of_the_limit_that_is_reached_first() -> None:
     seen = Report(1e9, (server,), (Application("db", "u", "app", leaks),), None, {})
     with serving(FakeSite(shown=Overview(seen, diagnose(seen), {}))) as web:
         assert '<span class="bad">6 h</span>: role u, 4 of 10 taken' in get(web, "/").text
+
+
+def test_what_is_well_is_counted_and_not_made_one_by_one() -> None:
+    """A page of hundreds of healthy applications shows how many connections they have; JSON has each of them."""
+    now, applications = time.time(), LEAKING + 15
+    one = reading(now, applications)
+    folder = Folder(tuple(reported(now, number) for number in range(applications)))
+    seen = report(now, [one], {"orders": "db1:5432"}, folder, join(backends(one, Thresholds()), folder.processes))
+    with serving(FakeSite(shown=Overview(seen, diagnose(seen), {}))) as server:
+        html = get(server, "/").text
+        quiet = [each.connections for each in seen.applications if each.is_quiet]
+        assert len(quiet) == 15
+        assert not any("_made" in vars(connections) for connections in quiet)
+        told = json.loads(get(server, "/connections").text)
+    assert html.count(f'<td class="number">{CONNECTIONS}</td>') == applications
+    pids = {held["pid"] for each in told["applications"] for held in each["connections"]}
+    assert len(pids) == one.used == applications * CONNECTIONS
+    holders = [held["holder"] for held in told["applications"][-1]["connections"]]
+    assert (holders.count("in_use"), holders.count("pooled")) == (HELD, CONNECTIONS - HELD)
 
 
 def test_the_history_is_bounded() -> None:

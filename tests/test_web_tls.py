@@ -172,6 +172,26 @@ def test_client_certificates_decide_who_is_let_in(certificates: Certificates, tl
         assert {name for name, client in clients.items() if admitted(server, certificates, client)} == who
 
 
+@pytest.mark.parametrize(
+    ("host", "tls", "passwords", "everybody"),
+    [
+        ("0.0.0.0", "", (), True),
+        ("", "client_auth_type: VerifyClientCertIfGiven", (), True),
+        ("0.0.0.0", "client_auth_type: RequireAndVerifyClientCert", (), False),
+        ("0.0.0.0", "", ("secret",), False),
+        ("127.0.0.1", "", (), False),
+    ],
+)
+def test_it_is_known_when_everybody_on_the_network_is_let_in(
+    certificates: Certificates, host: str, tls: str, passwords: tuple[str, ...], everybody: bool
+) -> None:
+    """A web config file alone keeps nobody out."""
+    hashes = [bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode() for password in passwords]
+    users = "".join(f"basic_auth_users: {{alice: {each}}}\n" for each in hashes)
+    with serving(host=host, web_config_file=certificates.config(tls, users)) as server:
+        assert server.lets_everybody_in == everybody
+
+
 def test_a_client_certificate_is_shown_anew_on_each_connection(certificates: Certificates) -> None:
     """A resumed session would carry an old proof into a policy that does not accept it any more."""
     config = certificates.config("client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pgleak.pool.snapshot import Backend, Checkout, Frame, Owner, ProcessIdentity
+from pgleak.who.connection import Connection
 from pgleak.who.diagnosis import diagnose
-from pgleak.who.report import Application, Connection, Report
+from pgleak.who.report import Application, Report
 from pgleak.who.room import ServerState
 from pgleak.who.table import HEIGHT, PIDS, table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,28 @@ def test_after_a_restart_of_the_server_nobody_says_that_nothing_leaks(new_postgr
     text = " ".join(" ".join(tell(report, findings)).split())
     assert "2 slots of pool " in text
     assert "Nothing leaks" not in text
+
+
+def test_an_alias_is_known_from_a_look_before_and_from_other_processes(new_postgres: NewPostgres, fleet: Fleet) -> None:
+    """A socket's folder says nothing to whom the server is a host and a port."""
+    server = new_postgres(16)
+    alias = (
+        f"postgresql+psycopg2://postgres@/postgres?host={server.socket_dir}&port={server.port}&application_name={NAME}"
+    )
+    fleet.start(alias, "overdue", "overdue")
+    options = watching.settings(watching.target(server, name="db"), pool_dir=fleet.folder)
+    with contextlib.closing(Exporter(options)) as exporter:
+
+        def look() -> list[tuple[int, bool]]:
+            return numbers(diagnose(exporter.report(time.monotonic() + 10)))
+
+        servers.wait_until(lambda: look() == [(2, False)])
+        server.restart("immediate")
+        servers.wait_until(lambda: look() == [(2, True)])
+    _, findings = looked(server, fleet, lambda found: numbers(found) == [(2, False)])
+    assert [each.server for each in findings.diagnoses] != ["db"]  # from one look, nobody knows what the alias means
+    fleet.start(alias, "in_use")
+    looked(server, fleet, lambda found: numbers(found) == [(2, True)])
 
 
 def test_what_is_held_on_a_server_that_is_not_watched_is_told_by_the_processes(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pgleak import yamlfile
+from pgleak import smallfile
 from pgleak.yamlfile import Duplicate, YamlError, parse, read
 
 
@@ -63,10 +63,35 @@ def test_keys_that_stand_twice_are_noted_wherever_they_are() -> None:
 
 
 def test_a_merged_key_may_be_given_anew() -> None:
-    """`<<` brings in common values; giving one of them again is what it is for."""
-    document = parse("a: &a {x: 1, y: 2}\nb: &b\n  <<: *a\n  x: 3\nc:\n  <<: *b\n  y: 4\n", "f.yml")
-    assert document.data == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"x": 3, "y": 4}}
+    """`<<` brings in common values; giving one of them again is what it is for.
+
+    Not with keys of one letter, which no settings have: PyYAML 6.0.4 tells keys apart by the identity of their strings, and
+    of one letter there is one string for all.
+    """
+    text = "a: &a {port: 1, host: 2}\nb: &b\n  <<: *a\n  port: 3\nc:\n  <<: *b\n  host: 4\n"
+    document = parse(text, "f.yml")
+    assert document.data == {"a": {"port": 1, "host": 2}, "b": {"port": 3, "host": 2}, "c": {"port": 3, "host": 4}}
     assert document.duplicates == ()
+
+
+def test_of_several_mappings_that_are_merged_the_first_wins() -> None:
+    document = parse("one: &1 {key: 1, own: 1}\ntwo: &2 {key: 2, other: 2}\nall: {<<: [*1, *2], own: 3}\n", "f.yml")
+    assert isinstance(document.data, dict)
+    assert document.data["all"] == {"key": 1, "own": 3, "other": 2}
+    assert document.duplicates == ()
+
+
+def test_merges_of_merges_cost_no_more_than_their_keys() -> None:
+    """Ten levels of ten references each would be ten thousand million pairs."""
+    levels = [f"l{n}: &l{n} {{<<: [{', '.join([f'*l{n - 1}'] * 10)}]}}" for n in range(1, 11)]
+    document = parse("\n".join(["l0: &l0 {key: 1}", *levels, "last: *l10"]), "f.yml")
+    assert isinstance(document.data, dict)
+    assert document.data["last"] == {"key": 1}
+
+
+def test_only_mappings_can_be_merged() -> None:
+    with pytest.raises(YamlError, match=r"^f\.yml:1:\d+: expected a mapping, or a list of mappings, after <<$"):
+        parse("a: {<<: [{b: 1}, M4RK]}", "f.yml")
 
 
 def test_files_are_utf8_with_or_without_a_mark(tmp_path: Path) -> None:
@@ -92,12 +117,12 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "f.yml"
-    file.write_bytes(b"a: 1\n".ljust(yamlfile.LARGEST, b"#"))
+    file.write_bytes(b"a: 1\n".ljust(smallfile.LARGEST, b"#"))
     assert read(file).data == {"a": 1}
-    file.write_bytes(b"a: 1\n".ljust(yamlfile.LARGEST, b"#") + "ä".encode())  # cut in the middle of a character
+    file.write_bytes(b"a: 1\n".ljust(smallfile.LARGEST, b"#") + "ä".encode())  # cut in the middle of a character
     with pytest.raises(YamlError) as caught:
         read(file)
-    assert str(caught.value) == f"{file}: is too large: 1,048,576 bytes are allowed"
+    assert str(caught.value) == f"{file}: cannot be read: too large: 1,048,576 bytes are allowed"
 
 
 def test_a_pipe_is_read_to_its_end_and_not_waited_for_without_end(
@@ -111,6 +136,6 @@ def test_a_pipe_is_read_to_its_end_and_not_waited_for_without_end(
     assert read(pipe).data == {"a": 1, "b": 2}
     writer.join(10)
 
-    monkeypatch.setattr(yamlfile, "_PATIENCE", 0.1)
+    monkeypatch.setattr(smallfile, "_PATIENCE", 0.1)
     with pytest.raises(YamlError, match=r"pipe: cannot be read: nothing came out of the pipe within 0\.1 s$"):
         read(pipe)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from prometheus_client.utils import floatToGoString
 
-from boards import colours, connections, frame
+from boards import colours, connections, frame, servers
 from boards.connections import PLAIN, RESTARTS, URGENT
-from boards.frame import Board, Shelf, link, mark, variable
-from boards.panels import Column, Query, Say, ages, graph, limit, stat, table
+from boards.frame import Board, Shelf, link, mark, process_started, variable
+from boards.panels import Column, Query, Say, Well, ages, graph, limit, stat, table
 from boards.promql import HOUR, RATE, growth, once, recorded, select
 from pgleak import metrics
 from pgleak.holders import metrics as holders
+from pgleak.pool import metrics as pool
 
 _NAME = 'application_name="$application"'
 
 BY_SERVER = once("server", select(metrics.CONNECTIONS, _NAME))
 CONNECTIONS = f"sum({BY_SERVER})"
 SUSPECTS = f"sum({once('server', select(metrics.SUSPECTS, _NAME))})"
-GROWTH = f"sum(last_over_time({recorded('application:pgleak_connections:growth_per_hour', _NAME)}[15m])) or {HOUR} * {growth(CONNECTIONS)}"
+_RECORDED = recorded("application:pgleak_connections:growth_per_hour", _NAME)
+# Of what is still there: a slope over six hours outlives the application.
+GROWTH = f"(sum(last_over_time({_RECORDED}[15m])) or {HOUR} * {growth(CONNECTIONS)}) and on () {CONNECTIONS}"
 
 
 def _by(label: str, vector: str) -> str:
@@ -68,12 +71,12 @@ def _answers() -> Shelf:
             "percentunit",
             0,
         ),
-        Query(f"max({BY_SERVER} / {connections.USABLE})", "share"),
-        ((None, colours.GOOD), (0.5, colours.ATTENTION), (0.8, colours.BAD)),
+        Query(f"max({BY_SERVER} / {servers.USABLE})", "share"),
+        PLAIN,  # a server may have one application alone
     )
     oldest = stat(
         Say(
-            "Longest unused",
+            "Longest time unused",
             "How long the longest unused connection that is not active has gone unused.",
             "Ages are not visible",
             "s",
@@ -84,15 +87,15 @@ def _answers() -> Shelf:
     )
     full = stat(
         Say(
-            "Its server is full in",
+            "When is its server full?",
             "Time until the first of the application's servers refuses ordinary roles, at the growth of its leaks.",
-            "Not by a leak within 30 days",
+            "Not known",
             "s",
             1,
         ),
-        Query(f"min({connections.TIME_LEFT} and on (server) {BY_SERVER})", "full in"),
+        Query(f"min({servers.TIME_LEFT} and on (server) {BY_SERVER})", "full in"),
         URGENT,
-        nothing=colours.GOOD,
+        well=Well(SUSPECTS, "Not by a leak within 30 days", "of its servers"),
     )
     return Shelf(4, [(panel, 4) for panel in (now, grows, leaked, share, oldest, full)])
 
@@ -190,15 +193,17 @@ def _elsewhere() -> list[Shelf]:
         graph(
             Say(
                 "How much of its server does it hold?",
-                "The application's connections, all connections of the server, and where ordinary roles are refused "
-                "(dashed).",
+                "Of the connections that ordinary roles may open, the application's part and everybody's together. At the "
+                "limit (dashed) they are refused.",
                 "The application is not connected",
+                "percentunit",
+                0,
             ),
-            Query(BY_SERVER, "this application on {{server}}"),
-            Query(f"{connections.USED} and on (server) {BY_SERVER}", "everybody on {{server}}"),
-            Query(f"{connections.USABLE} and on (server) {BY_SERVER}", "{{server}} limit"),
-        ),
-        several=True,
+            Query(f"{BY_SERVER} / {servers.USABLE}", "this application on {{server}}"),
+            Query(f"{servers.FULL} and on (server) {BY_SERVER}", "everybody on {{server}}"),
+            Query(f"group({servers.USABLE} and on (server) {BY_SERVER})", "limit"),
+            colours={"/^this application /": colours.USED, "/^everybody /": colours.EVERYBODY},
+        )
     )
     sessions = ages(
         Say(
@@ -267,12 +272,16 @@ def board() -> Board:
         many=False,
     )
     renewed = mark(
-        "Deployed", _renewed(), "light-purple", "Most connections are new: a deploy, a restart, or a pool that recycled"
+        "Deployed",
+        _renewed(),
+        colours.STARTED,
+        "Most connections are new: a deploy, a restart, or a pool that recycled",
     )
+    of_pools = f'{pool.SERVER_CONNECTIONS_MAX.name}{{job=~"$job", {_NAME}}}'
     return Board(
         frame.APPLICATION,
         "One application: what its connections do, how long they go unused, and what speaks for a leak.",
         [*connections.variables(), chosen],
         [_answers(), _now(), _over_time(), _inside(), *_elsewhere()],
-        [RESTARTS, renewed],
+        [RESTARTS, renewed, process_started(of_pools)],
     )  # fmt: skip

@@ -1,9 +1,13 @@
-"""What a colour means, the same on every panel of every dashboard: each meaning has one, and no colour has two."""
+"""What a colour means, the same on every panel of every dashboard: each meaning has one, and no colour has two.
+
+Servers, applications and places in the code have no colour here: Grafana gives each name one of its own palette, the same
+everywhere, and that has these as well. Tiles, cells, states, holders, limits, heat maps and marks take theirs from here alone.
+"""
 
 from __future__ import annotations
 
 GOOD, ATTENTION, BAD = "#73BF69", "#FF9830", "#F2495C"
-"""What a figure is judged by; no series is drawn in them, or it would look judged."""
+"""What a figure is judged by; no series is given one of them, or it would look judged."""
 
 UNKNOWN = "#8E8E8E"  # hidden, folded together, or nobody's
 LIMIT = "#C4162A"  # where connections are refused: a dashed line
@@ -21,6 +25,11 @@ OVERDUE = "#FA6400"
 OWNER_DEAD = "#A0522D"
 ORPHANED = "#B877D9"
 UNCLAIMED = "#DEB6F2"
+DETACHED = "#5F8A8B"
+EVERYBODY = "#E8B8A0"  # all connections of a server, beside one application's
+NUMBER = "#00A8E8"  # how many, in a heat map: the more, the stronger
+STARTED = "#7A5CFA"  # a mark: an application, or one of its processes, began anew
+SERVER_STARTED = "#A3A847"  # a mark: PostgreSQL did
 
 STATES = {
     "active": ACTIVE,

@@ -4,45 +4,28 @@ from __future__ import annotations
 
 from boards import colours, frame, watching
 from boards.frame import Board, Shelf, link, mark, variable
-from boards.panels import JSON, Column, Query, Say, graph, limit, stat, table
-from boards.promql import HOUR, PER_APPLICATION, RATE, floor, growth, leaders, once, per_application, recorded, select
+from boards.panels import JSON, Column, Query, Say, Well, graph, limit, stat, table
+from boards.promql import PER_APPLICATION, RATE, floor, growth, leaders, select
+from boards.servers import (
+    CODE,
+    CONNECTIONS,
+    FULL,
+    GROWTH,
+    LEAK_GROWTH,
+    SERVER_GROWTH,
+    SUSPECTS,
+    TIME_LEFT,
+    UP,
+    USABLE,
+    USED,
+)
 from pgleak import metrics
-from pgleak.holders import metrics as holders
 
 _SHOWN = 8  # applications on one graph
 _REFUSED = 'reason=~"slots_exhausted|role_limit|database_limit"'
 
-USED = f"max by (server) ({select(metrics.USED)})"
-UP = f"max by (server) ({select(metrics.UP)})"
-USABLE = f"max by (server) ({select(metrics.USABLE)})"
-CONNECTIONS = per_application(select(metrics.CONNECTIONS))
-SUSPECTS = per_application(select(metrics.SUSPECTS))
-# Of what is still there: a slope over six hours outlives the application.
-GROWTH = (
-    f"(last_over_time({recorded('application:pgleak_connections:growth_per_hour')}[15m])"
-    f" or {HOUR} * {growth(CONNECTIONS)}) and on ({PER_APPLICATION}) {CONNECTIONS} > 0"
-)
-_RULES = f"on (server) {recorded('server:pgleak_usable_connections:free')}"
-LOOK_LEAKED = 3
-"""Suspects from which on a growth counts as a leak where no rules are loaded; with them, they say whose does."""
-LEAK_GROWTH = (
-    f"{recorded('application:pgleak_suspected:growth_per_hour')}"
-    f" or ({GROWTH} and on ({PER_APPLICATION}) {SUSPECTS} >= {LOOK_LEAKED} unless {_RULES})"
-)
-# The place in the code that holds most of an application's connections too long, where one pgleak sees both halves.
-CODE = (
-    f"0 * {CONNECTIONS} + on (server, application_name) group_left (site) topk by (server, application_name) "
-    f"(1, {once('server, application_name, site', select(holders.OVERDUE))} > 0)"
-)
-SERVER_GROWTH = f"{HOUR} * {growth(USED)}"
-# Where nothing looks leaked, growth is the load of the day. A month is for ever: at such a distance the slope is noise.
-TIME_LEFT = (
-    f"({recorded('server:pgleak_time_to_exhaustion:seconds')}"
-    f" or (({USABLE} - {USED}) / ({growth(USED)} > 0)"
-    f" and on (server) {SUSPECTS} >= {LOOK_LEAKED} unless {_RULES})) < {30 * 86400}"
-)
-
 URGENT = ((None, colours.BAD), (86400, colours.ATTENTION), (3 * 86400, colours.GOOD))
+FILLING = ((None, colours.GOOD), (0.7, colours.ATTENTION), (0.9, colours.BAD))
 PLAIN = ((None, "text"),)
 SOME_IS_BAD = ((None, colours.GOOD), (1, colours.BAD))
 NAME = "{{application_name}} ({{usename}}) on {{server}}"
@@ -72,53 +55,60 @@ def _answers() -> Shelf:
             "Which server is full first?",
             "Time until the first server refuses ordinary roles, if a leak goes on growing as it did in the last hours. "
             "Growth without connections that look leaked is load and counts for nothing here.",
-            "None by a leak within 30 days",
+            "Not known",
             "s",
             1,
         ),
         Query(f"bottomk(1, {TIME_LEFT})", "{{server}}"),
         URGENT,
         named=True,
-        nothing=colours.GOOD,
+        well=Well(SUSPECTS, "None by a leak within 30 days", "of all servers"),
     )
     grows = stat(
         Say(
             "Because of which application?",
             "Of the applications whose connections look leaked, the one whose floor rises fastest, in connections per hour.",
-            "No leak grows",
-            "suffix: connections/h",
+            "Not known",
+            "suffix:connections/h",
             1,
         ),
         Query(f"topk(1, ({LEAK_GROWTH}) >= 0.5)", NAME),
         ((None, colours.ATTENTION), (1, colours.ATTENTION)),
         named=True,
         links=[_SERIES_LINK],
-        nothing=colours.GOOD,
+        well=Well(SUSPECTS, "No leak grows", "of all applications"),
     )
     suspects = stat(
         Say(
             "Who holds connections that look leaked?",
             "The application with the most suspects: connections stuck in a transaction, never used again after their "
             "first seconds, or passed over by their own pool.",
-            "Nobody",
+            "Ages are not visible",
         ),
         Query(f"topk(1, {SUSPECTS} > 0)", NAME),
         ((None, colours.GOOD), (3, colours.ATTENTION), (10, colours.BAD)),
         named=True,
         links=[_SERIES_LINK],
-        nothing=colours.GOOD,
+        well=Well(SUSPECTS, "Nobody", "of all applications"),
     )
-    free = stat(
-        Say("Fewest free slots", "Connections that ordinary roles can still open on the fullest server.", "Not known"),
-        Query(f"min({USABLE} - {USED})", "free"),
-        ((None, colours.BAD), (10, colours.ATTENTION), (50, colours.GOOD)),
+    fullest = stat(
+        Say(
+            "Fullest server",
+            "Of the connections that ordinary roles may open, those that are taken; on the server where that is most.",
+            "Not known",
+            "percentunit",
+            0,
+        ),
+        Query(f"topk(1, {FULL})", "{{server}}"),
+        FILLING,
+        named=True,
     )
     kinds = (metrics.SCRAPE_ERRORS, metrics.LOGIN_FAILURES)  # the second only where there is a canary
     each = (f"max by (server, reason) (increase({select(spec, _REFUSED)}[1h]))" for spec in kinds)
     both = " + ".join(f"(sum({one}) or vector(0))" for one in each)
     refused = stat(
         Say(
-            "Logins refused",
+            "Refused logins",
             "Logins of the canary and of pgleak itself that a server refused in the last hour because it, a role or a database was full.",
             "Not known",
             decimals=0,
@@ -128,14 +118,14 @@ def _answers() -> Shelf:
     )
     unread = stat(
         Say(
-            "Servers not read",
+            "Unread servers",
             "Servers that pgleak could not read at its last attempt; see The watcher.",
             "None watched",
         ),
         Query(f"count({UP}) - sum({UP})", "not read"),
         SOME_IS_BAD,
     )
-    return Shelf(4, [(full, 5), (grows, 5), (suspects, 5), (free, 3), (refused, 3), (unread, 3)])
+    return Shelf(4, [(full, 5), (grows, 5), (suspects, 5), (fullest, 3), (refused, 3), (unread, 3)])
 
 
 def _curves() -> Shelf:
@@ -145,15 +135,16 @@ def _curves() -> Shelf:
         graph(
             Say(
                 "How full is each server?",
-                "Connection slots taken, and where ordinary roles are refused (dashed): max_connections less what is "
-                f"reserved. The {_SHOWN} fullest servers.",
+                "Connections taken, of those that ordinary roles may open: max_connections less what is reserved. At the limit "
+                f"(dashed) they are refused. The {_SHOWN} fullest servers.",
                 "No server is watched",
+                "percentunit",
+                0,
             ),
-            Query(leaders(USED, fullest, _SHOWN, "server"), "{{server}}"),
-            Query(leaders(USABLE, fullest, _SHOWN, "server"), "{{server}} limit"),
+            Query(leaders(FULL, fullest, _SHOWN, "server"), "{{server}}"),
+            Query(f"group({select(metrics.USABLE)})", "limit"),
             links=[link("This server alone", frame.CONNECTIONS, server="${__field.labels.server:percentencode}")],
-        ),
-        several=True,
+        )
     )
     ranking = growth(CONNECTIONS, " @ end()")
     grows = graph(
@@ -188,24 +179,28 @@ def _lists() -> Shelf:
             "No server is watched",
         ),
         [
-            Query(f"{USED} / {USABLE}"),
-            Query(f"{USABLE} - {USED}"),
+            Query(FULL),
+            Query(USED),
+            Query(USABLE),
             Query(SERVER_GROWTH),
             Query(TIME_LEFT),
             Query(f"topk by (server) (1, ({LEAK_GROWTH}) >= 0.5)"),
+            Query(UP),
         ],
         [
             Column("server", "Server", links=(_SERVER_LINK,)),
-            Column("A", "Full", "percentunit", 0, ((None, colours.GOOD), (0.7, colours.ATTENTION), (0.9, colours.BAD)), gauge=True),
-            Column("B", "Free"),
-            Column("C", "Growth", RATE, 1),
-            Column("D", "Full in", "s", 1, URGENT),
+            Column("G", "Read", "bool_yes_no", steps=((None, colours.BAD), (1, colours.GOOD))),
+            Column("A", "Full", "percentunit", 0, FILLING, gauge=True),
+            Column("B", "Used"),
+            Column("C", "Limit"),
+            Column("D", "Growth", RATE, 1),
+            Column("E", "Full in", "s", 1, URGENT, nothing="not by a leak"),
             Column("application_name", "Application", links=(_APPLICATION_LINK,)),
             Column("usename", "User"),
-            Column("E", "Its growth", RATE, 1),
+            Column("F", "Its growth", RATE, 1),
         ],
         "Full",
-    )  # fmt: skip
+    )
     applications = table(
         Say(
             "Applications by growth",
@@ -268,7 +263,7 @@ def variables() -> list[JSON]:
 RESTARTS = mark(
     "Server started",
     f"1000 * max by (server) ({select(metrics.POSTMASTER_START)})",
-    "semi-dark-blue",
+    colours.SERVER_STARTED,
     "PostgreSQL started: {{server}}",
 )
 
@@ -279,6 +274,6 @@ def board() -> Board:
         frame.CONNECTIONS,
         f"Which PostgreSQL server fills up, when, and because of whom? Applications are told apart by {PER_APPLICATION}.",
         variables(),
-        [_answers(), _curves(), _lists(), watching.refusals(), watching.watcher(), _each_server()],
+        [_answers(), _curves(), _lists(), watching.refusals(FILLING), watching.watcher(), _each_server()],
         [RESTARTS],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from boards import colours
 from boards.panels import JSON, SOURCE
 from pgleak import metrics
 from pgleak.pool import metrics as pool
@@ -181,3 +182,9 @@ def mark(name: str, expr: str, colour: str, title: str) -> JSON:
         "tagKeys": "",
         "useValueForTime": "on",
     }
+
+
+def process_started(reports: str) -> JSON:
+    """Mark when each process began that exposes these series of pools: the application's own, or pgleak's beside it."""
+    began = f'process_start_time_seconds{{job=~"$job"}} and on (job, instance) {reports}'
+    return mark("Process started", f"1000 * ({began})", colours.STARTED, "Process started: {{instance}}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from boards.colours import LIMIT, UNKNOWN
+from boards.colours import GOOD, LIMIT, NUMBER, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,22 +54,47 @@ Steps = tuple[tuple[float | None, str], ...]
 """Thresholds: from this value on this colour; the first has ``None``."""
 
 
+ALL_WELL = -1
+"""The value by which a tile knows that something was looked at and nothing found: no figure of a tile is negative."""
+
+
+@dataclass(frozen=True, slots=True)
+class Well:
+    """What a tile says, in green, where its query gives nothing although ``known``, which was looked at, is there."""
+
+    known: str
+    text: str
+    of: str  # stands where the name of a series would
+
+
 def stat(
-    say: Say, query: Query, steps: Steps, *, named: bool = False, links: Sequence[JSON] = (), nothing: str = UNKNOWN
+    say: Say,
+    query: Query,
+    steps: Steps,
+    *,
+    named: bool = False,
+    links: Sequence[JSON] = (),
+    well: Well | None = None,
 ) -> JSON:
     """One big number; with ``named``, below the name of the series that it belongs to.
 
-    ``nothing`` is the colour where there is no data. Without the mapping Grafana would take that of the lowest value.
+    Without data it is grey: that nothing is known is never good news.
     """
-    empty = {"match": "null", "result": {"text": say.nothing, "color": nothing, "index": 0}}
-    panel = _panel("stat", say, [replace(query, instant=True)])
+    queries = [replace(query, instant=True)]
+    if well:
+        found = f"{ALL_WELL} * group({well.known}) unless on () ({query.expr})"
+        queries.append(Query(found, well.of, instant=True))
+    panel = _panel("stat", say, queries)
     panel["fieldConfig"]["defaults"] |= {
         "color": {"mode": "thresholds"},
         "thresholds": _thresholds(steps),
         "links": list(links),
     }
     if len(steps) > 1:
-        panel["fieldConfig"]["defaults"]["mappings"] = [{"type": "special", "options": empty}]
+        panel["fieldConfig"]["defaults"]["mappings"] = [_no_data(say.nothing, UNKNOWN)]
+    if well:
+        green = {"text": well.text, "color": GOOD, "index": 1}
+        panel["fieldConfig"]["defaults"]["mappings"] += [{"type": "value", "options": {str(ALL_WELL): green}}]
     panel["options"] = {
         "colorMode": "background_solid" if len(steps) > 1 else "none",
         "graphMode": "none",
@@ -92,12 +117,15 @@ def graph(
     stacked: bool = False,
     links: Sequence[JSON] = (),
     steps: bool = False,
+    bars: bool = False,
 ) -> JSON:
     """Lines over time, or areas on top of each other.
 
-    ``colours`` are by the series' name; ``dashed`` names series (regular expressions) that are lines to compare with and
-    never part of a stack. ``steps`` for what jumps.
+    ``colours`` are by the series' name, or by a regular expression between slashes; ``dashed`` names series (regular expressions) that are lines to compare with and
+    never part of a stack. ``steps`` for what jumps. ``bars``, on top of each other, for what happens now and then: of a
+    single moment a line shows nothing.
     """
+    stacked = stacked or bars
     panel = _panel("timeseries", say, queries)
     panel["fieldConfig"]["defaults"] |= {
         "color": {"mode": "palette-classic-by-name"},
@@ -105,7 +133,7 @@ def graph(
         "links": list(links),
         "thresholds": _thresholds(((None, "text"),)),
         "custom": {
-            "drawStyle": "line",
+            "drawStyle": "bars" if bars else "line",
             "lineInterpolation": "stepAfter" if steps else "linear",
             "lineWidth": 1 if stacked else 2,
             "fillOpacity": 60 if stacked else 0,
@@ -116,7 +144,7 @@ def graph(
         },
     }
     panel["fieldConfig"]["overrides"] += [
-        _override("byName", name, color={"mode": "fixed", "fixedColor": colour})
+        _override("byRegexp" if name.startswith("/") else "byName", name, color={"mode": "fixed", "fixedColor": colour})
         for name, colour in (colours or {}).items()
     ]
     for pattern in dashed:
@@ -134,10 +162,9 @@ def graph(
     return panel
 
 
-def limit(panel: JSON, *, several: bool = False) -> JSON:
-    """Draw the series whose name ends so as a limit: dashed, and red unless there are several to tell apart."""
-    colour = {} if several else {"color": {"mode": "fixed", "fixedColor": LIMIT}}
-    dashed = _override("byRegexp", "/limit$/", **colour)
+def limit(panel: JSON) -> JSON:
+    """Draw the series whose name ends so as a limit: dashed and red."""
+    dashed = _override("byRegexp", "/limit$/", color={"mode": "fixed", "fixedColor": LIMIT})
     dashed["properties"] += [
         {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [8, 6]}},
         {"id": "custom.fillOpacity", "value": 0},
@@ -157,15 +184,15 @@ def ages(say: Say, query: Query) -> JSON:
         "cellGap": 1,
         "cellValues": {"unit": "none", "decimals": 0},
         "color": {
-            "exponent": 0.5,
-            "fill": "dark-orange",
-            "mode": "scheme",
-            "reverse": False,
+            "mode": "opacity",  # with a scheme, Grafana does not take the exponent, and a few beside many are not seen
+            "fill": NUMBER,
             "scale": "exponential",
-            "scheme": "Oranges",
-            "steps": 32,
+            "exponent": 0.4,
+            "reverse": False,
+            "scheme": "",
+            "steps": 64,
         },
-        "exemplars": {"color": "rgba(255,0,255,0.7)"},
+        "exemplars": {"color": UNKNOWN},
         "filterValues": {"le": 1e-9},
         "legend": {"show": True},
         "rowsFrame": {"layout": "auto", "value": "connections"},
@@ -202,7 +229,10 @@ def states(say: Say, query: Query, values: Mapping[str, tuple[str, str]]) -> JSO
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table. ``source`` is a label, or the reference of a query (``A``) for its value."""
+    """One column of a table. ``source`` is a label, or the reference of a query (``A``) for its value.
+
+    ``nothing`` is what a row without a value has there: else Grafana writes the table's own text into each such cell.
+    """
 
     source: str
     title: str
@@ -211,14 +241,14 @@ class Column:
     steps: Steps = ()
     gauge: bool = False
     links: tuple[JSON, ...] = ()
-    width: int | None = None
+    nothing: str = ""
 
     @property
     def field(self) -> str:
         return f"Value #{self.source}" if len(self.source) == 1 else self.source
 
     def override(self) -> JSON:
-        properties: JSON = {}
+        properties: JSON = {"noValue": self.nothing}
         if self.unit != "none":
             properties["unit"] = self.unit
         if self.decimals is not None:
@@ -230,10 +260,9 @@ class Column:
         if self.steps:
             properties["thresholds"] = _thresholds(self.steps)
             properties["color"] = {"mode": "thresholds"}
+            properties["mappings"] = [_no_data(self.nothing, "text")]
         if self.links:
             properties["links"] = list(self.links)
-        if self.width:
-            properties["custom.width"] = self.width
         return _override("byName", self.title, **properties)
 
 
@@ -284,6 +313,11 @@ def _panel(kind: str, say: Say, queries: Sequence[Query]) -> JSON:
 
 def _thresholds(steps: Steps) -> JSON:
     return {"mode": "absolute", "steps": [{"value": value, "color": colour} for value, colour in steps]}
+
+
+def _no_data(text: str, colour: str) -> JSON:
+    """Say so in this colour. Grafana would take that of the lowest value, which says that all is well, or nothing is."""
+    return {"type": "special", "options": {"match": "null", "result": {"text": text, "color": colour, "index": 0}}}
 
 
 def _override(matcher: str, options: str, **properties: Any) -> JSON:

@@ -4,40 +4,50 @@ from __future__ import annotations
 
 from boards import colours, frame, work
 from boards.connections import PLAIN, SOME_IS_BAD
-from boards.frame import Board, Shelf, link, mark, variable
-from boards.panels import JSON, Column, Query, Say, ages, graph, limit, stat, table
-from boards.promql import select
+from boards.frame import Board, Shelf, link, process_started, variable
+from boards.panels import JSON, Column, Query, Say, Well, ages, graph, limit, stat, table
+from boards.promql import gained, select
 from pgleak.pool import metrics as pool
 
 _SITES = 10  # places in the code on one graph
 
+USED = select(pool.CONNECTIONS, 'state="used"')
+FULL = f"sum by (pool) ({USED}) / (sum by (pool) ({select(pool.CONNECTIONS_MAX)}) < +Inf)"
+TOO_LONG = ((None, colours.GOOD), (1, colours.ATTENTION), (3, colours.BAD))
+
 
 def _answers() -> Shelf:
-    used = select(pool.CONNECTIONS, 'state="used"')
-    held = stat(
-        Say("Held now", "Connections that somebody has checked out.", "No pool reports"),
-        Query(f"sum({used})", "held"),
-        PLAIN,
+    fullest = stat(
+        Say(
+            "Fullest pool",
+            "Of the connections that it may open, those that somebody has checked out; over all its processes.",
+            "No pool has a limit",
+            "percentunit",
+            0,
+        ),
+        Query(f"topk(1, {FULL})", "{{pool}}"),
+        ((None, colours.GOOD), (0.8, colours.ATTENTION), (1, colours.BAD)),
+        named=True,
     )
     overdue = stat(
         Say(
-            "Held too long",
+            "Connections held too long",
             "Connections held beyond what is in order for the code that took them, and the code that holds most.",
-            "None",
+            "No pool reports",
         ),
         Query(f"topk(1, sum by (site) ({select(pool.OVERDUE)}) > 0)", "{{site}}"),
-        ((None, colours.GOOD), (1, colours.ATTENTION), (3, colours.BAD)),
+        TOO_LONG,
         named=True,
-        nothing=colours.GOOD,
+        well=Well(select(pool.CONNECTIONS), "None", "of all that are held"),
     )
     waiting = stat(
-        Say("Waiting", "Threads or tasks that wait for a connection now.", "No pool reports"),
+        Say("Waiting requests", "Threads or tasks that wait for a connection now.", "No pool reports"),
         Query(f"sum({select(pool.PENDING)})", "waiting"),
         ((None, colours.GOOD), (1, colours.ATTENTION), (10, colours.BAD)),
     )
     timeouts = stat(
         Say(
-            "Waited in vain",
+            "Timeouts",
             "Requests for a connection that timed out, in the time shown.",
             "No pool reports",
             decimals=0,
@@ -47,18 +57,17 @@ def _answers() -> Shelf:
     )
     collected = stat(
         Say(
-            "Collected",
+            "Collected checkouts",
             "Checkouts that nobody returned and the garbage collector found, in the time shown: leaks that were lucky.",
-            "None",
+            "No pool reports",
             decimals=0,
         ),
-        Query(f"sum(increase({select(pool.RETURNED_BY_GC)}[$__range]))", "collected"),
+        Query(f"sum({gained(pool.RETURNED_BY_GC)}) or 0 * sum({select(pool.CONNECTIONS)})", "collected"),
         SOME_IS_BAD,
-        nothing=colours.GOOD,
     )
     orphans = stat(
         Say(
-            "Orphaned",
+            "Orphaned connections",
             "Open connections that no pool counts any more, because dispose() came while they were out.",
             "No pool reports",
         ),
@@ -72,7 +81,7 @@ def _answers() -> Shelf:
     )
     return Shelf(
         4,
-        [(held, 3), (overdue, 7), (waiting, 3), (timeouts, 3), (collected, 3), (orphans, 3), (processes, 2)],
+        [(fullest, 4), (overdue, 6), (waiting, 3), (timeouts, 3), (collected, 3), (orphans, 3), (processes, 2)],
     )
 
 
@@ -80,9 +89,9 @@ def _now() -> Shelf:
     full = limit(
         graph(
             Say(
-                "Is a pool used up?",
-                "Connections held and idle on top of each other, who waits, and the most that the pools open (dashed; none "
-                "where unlimited).",
+                "What do the pools hold?",
+                "Connections held and idle on top of each other, who waits, and the most that the pools open together (dashed; "
+                "none where one of them is unlimited).",
                 "No pool reports",
             ),
             *(
@@ -91,7 +100,7 @@ def _now() -> Shelf:
                 for matcher in [f'state="{state}"']
             ),
             Query(f"sum({select(pool.PENDING)})", "waiting"),
-            Query(f"sum({select(pool.CONNECTIONS_MAX)} < +Inf)", "limit"),
+            Query(f"sum({select(pool.CONNECTIONS_MAX)}) < +Inf", "limit"),
             colours={**colours.POOL_STATES, "waiting": colours.WAITING},
             dashed=["waiting"],
             stacked=True,
@@ -140,18 +149,18 @@ def _places() -> Shelf:
             Query(f"{named} or on ({by}) {overdue}"),
             Query(f"sum by ({by}) ({select(pool.HELD_CONNECTIONS)}) and on ({by}) {select(pool.OVERDUE)}"),
             Query(f"sum by ({by}) ({dead}) and on ({by}) {select(pool.OVERDUE)}"),
-            Query(f"sum by ({by}) (increase({select(pool.SUSPECTS)}[$__range]))"),
-            Query(f"sum by ({by}) (increase({select(pool.SUSPECTS_RETURNED)}[$__range]))"),
+            Query(f"sum by ({by}) ({gained(pool.SUSPECTS)})"),
+            Query(f"sum by ({by}) ({gained(pool.SUSPECTS_RETURNED)})"),
         ],
         [
             Column("site", "Place", links=(this,)),
             Column("pool", "Pool"),
             Column("application_name", "Application", links=(outside,)),
-            Column("A", "Overdue", steps=((None, colours.GOOD), (1, colours.ATTENTION), (3, colours.BAD))),
-            Column("B", "Held"),
-            Column("C", "Owner gone"),
-            Column("D", "Suspected", decimals=0),
-            Column("E", "Returned late", decimals=0),
+            Column("A", "Overdue", steps=TOO_LONG, nothing="0"),
+            Column("B", "Held", nothing="0"),
+            Column("C", "Owner gone", nothing="0"),
+            Column("D", "Suspected", decimals=0, nothing="0"),
+            Column("E", "Returned late", decimals=0, nothing="0"),
         ],
         "Overdue",
     )  # fmt: skip
@@ -167,6 +176,34 @@ def _places() -> Shelf:
     return Shelf(8, [(code, 12), (since, 12)])
 
 
+def _each() -> Shelf:
+    full = limit(
+        graph(
+            Say(
+                "Which pool is used up?",
+                "Of the connections that each pool may open, those that are held. At the limit (dashed) the next one waits. "
+                f"The {_SITES} fullest pools; none that is unlimited.",
+                "No pool has a limit",
+                "percentunit",
+                0,
+            ),
+            Query(f"topk({_SITES}, {FULL})", "{{pool}}"),
+            Query(f"group({select(pool.CONNECTIONS_MAX)} < +Inf)", "limit"),
+        )
+    )
+    waits = graph(
+        Say(
+            "Who waits for a connection?",
+            "Threads or tasks that wait now, and those that waited in vain in each interval.",
+            "Nobody",
+        ),
+        Query(f"sum by (pool) ({select(pool.PENDING)}) > 0", "waiting ({{pool}})"),
+        Query(f"sum by (pool) (increase({select(pool.TIMEOUTS)}[$__rate_interval])) > 0", "in vain ({{pool}})"),
+        bars=True,
+    )
+    return Shelf(8, [(full, 12), (waits, 12)], row="Each pool")
+
+
 def _losses() -> Shelf:
     holders = graph(
         Say(
@@ -180,14 +217,15 @@ def _losses() -> Shelf:
     collected = graph(
         Say(
             "What did the collector return?",
-            "Checkouts per hour that nobody returned and the garbage collector found.",
+            "Checkouts that nobody returned and the garbage collector found, in each interval.",
             "Nothing",
-            "suffix: /h",
+            decimals=0,
         ),
         Query(
-            f"3600 * sum by (pool, site) (rate({select(pool.RETURNED_BY_GC)}[$__rate_interval])) > 0",
+            f"sum by (pool, site) ({gained(pool.RETURNED_BY_GC, window='$__rate_interval')}) > 0",
             "{{site}} ({{pool}})",
         ),
+        bars=True,
     )
     lost = graph(
         Say(
@@ -197,6 +235,8 @@ def _losses() -> Shelf:
         ),
         Query(f"sum by (pool) ({select(pool.ORPHANED)})", "orphaned ({{pool}})"),
         Query(f"sum by (pool) ({select(pool.DETACHED)})", "detached ({{pool}})"),
+        colours={"/^orphaned /": colours.ORPHANED, "/^detached /": colours.DETACHED},
+        stacked=True,
     )
     return Shelf(8, [(holders, 8), (collected, 8), (lost, 8)], row="Holders and losses")
 
@@ -220,16 +260,10 @@ def _variables() -> list[JSON]:
 
 def board() -> Board:
     """The dashboard."""
-    started = mark(
-        "Process started",
-        f'1000 * (process_start_time_seconds{{job=~"$job"}} and on (job, instance) {select(pool.PROCESSES)})',
-        "semi-dark-blue",
-        "Process started: {{instance}}",
-    )
     return Board(
         frame.POOL,
         "SQLAlchemy pools from inside the application: what is out, for how long, and which code took it.",
         _variables(),
-        [_answers(), _now(), _places(), _losses(), *work.shelves()],
-        [started],
+        [_answers(), _now(), _places(), _each(), _losses(), *work.shelves()],
+        [process_started(select(pool.PROCESSES))],
     )

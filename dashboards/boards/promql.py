@@ -12,8 +12,8 @@ APPLICATION = ("server", "usename", "application_name")
 PER_APPLICATION = ", ".join(APPLICATION)
 
 HOUR = 3600
-RATE = "suffix: /h"
-"""Grafana's unit of what is multiplied by :data:`HOUR`; it has none of its own."""
+RATE = "suffix:/h"
+"""Grafana's unit of what is multiplied by :data:`HOUR`; it has none of its own. The blank before it is Grafana's."""
 
 _VARIABLES = {"server": "$server", "pool": "$pool", "site": "$site"}
 _SUFFIXES = {"gaugehistogram": ("_bucket", "_gcount", "_gsum"), "histogram": ("_bucket", "_count", "_sum")}
@@ -44,6 +44,11 @@ def recorded(name: str, *matchers: str) -> str:
     return f"{name}{{{inside}}}"
 
 
+def nameless(by: str, vector: str) -> str:
+    """Take its name from a recorded series: else a table has a column for that, and a row of its own."""
+    return f"max by ({by}) ({vector})"
+
+
 def once(by: str, vector: str) -> str:
     """Sum a vector by labels, the server among them; a server that is scraped in two ways counts once.
 
@@ -65,6 +70,15 @@ def floor(vector: str) -> str:
 def growth(vector: str, at: str = "") -> str:
     """Return how fast a floor rises, per second, over the last six hours."""
     return f"deriv({floor(vector)}[6h:5m]{at})"
+
+
+def gained(spec: Spec, *matchers: str, window: str = "$__range") -> str:
+    """Return what each series of a counter gained. One that was not there before began with its first case, not with 0.
+
+    Before means a day: what comes back after a gap was not gained in it.
+    """
+    series = select(spec, *matchers)
+    return f"(({series} unless last_over_time({series}[1d] offset {window})) or increase({series}[{window}]))"
 
 
 def leaders(vector: str, ranking: str, number: int, by: str = PER_APPLICATION) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from boards import colours
 from boards.frame import Shelf
-from boards.panels import Column, Query, Say, graph, states, table
+from boards.panels import Column, Query, Say, Steps, graph, states, table
 from boards.promql import HOUR, RATE, once, select
 from pgleak import metrics
 
 
-def refusals() -> Shelf:
+def refusals(full: Steps) -> Shelf:
     why = graph(
         Say(
             "Why are logins refused?",
@@ -20,7 +20,7 @@ def refusals() -> Shelf:
         ),
         Query(f"max by (server, reason) (increase({select(metrics.LOGIN_FAILURES)}[$__rate_interval])) > 0", "canary: {{reason}} on {{server}}"),
         Query(f"max by (server, reason) (increase({select(metrics.SCRAPE_ERRORS)}[$__rate_interval])) > 0", "pgleak: {{reason}} on {{server}}"),
-        steps=True,
+        bars=True,
     )  # fmt: skip
     role = f"max by (server, usename) ({select(metrics.ROLE_LIMIT)})"
     connected = select(metrics.CONNECTIONS)
@@ -32,18 +32,20 @@ def refusals() -> Shelf:
             "No role or database has a limit",
         ),
         [
-            Query(f"{once('server, usename', connected)} / {role} or {once('server, datname', connected)} / {database}"),
+            Query(
+                f"{once('server, usename', connected)} / {role} or {once('server, datname', connected)} / {database}"
+            ),
             Query(f"{role} or {database}"),
         ],
         [
             Column("server", "Server"),
             Column("usename", "Role"),
             Column("datname", "Database"),
-            Column("A", "Full", "percentunit", 0, ((None, colours.GOOD), (0.7, colours.ATTENTION), (0.9, colours.BAD)), gauge=True),
+            Column("A", "Full", "percentunit", 0, full, gauge=True),
             Column("B", "Limit"),
         ],
         "Full",
-    )  # fmt: skip
+    )
     ends = graph(
         Say(
             "How do sessions end badly?",
@@ -62,6 +64,7 @@ def refusals() -> Shelf:
                 (metrics.SESSIONS_KILLED, "ended by an operator"),
             )
         ),
+        bars=True,
     )
     return Shelf(8, [(why, 8), (limits, 8), (ends, 8)], row="Refusals and limits")
 

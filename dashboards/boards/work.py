@@ -54,7 +54,11 @@ def shelves() -> list[Shelf]:
             "ops",
         ),
         Query(f"sum(rate({select(pool.OPENED)}[$__rate_interval]))", "opened"),
-        Query(f"sum by (reason) (rate({select(pool.CLOSED)}[$__rate_interval])) > 0", "closed: {{reason}}"),
+        Query(
+            f"sum by (reason) (rate({select(pool.CLOSED)}[$__rate_interval])) "
+            f"and on (reason) sum by (reason) (increase({select(pool.CLOSED)}[$__range] @ end())) > 0",
+            "closed: {{reason}}",
+        ),
     )
     engines = graph(
         Say(

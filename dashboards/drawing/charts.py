@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _LEFT, _BOTTOM, _TOP, _RIGHT = 70.0, 20.0, 6.0, 6.0
 _GRID, _FAINT = "#2C2E33", "#8E8E9A"
-_HOT = ((0x33, 0x20, 0x12), (0xB4, 0x55, 0x08), (0xFF, 0x98, 0x30), (0xFF, 0xF0, 0xD0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,7 @@ class Line:
     fill: float = 0.0  # 0 to 1
     dashed: bool = False
     steps: bool = False
+    bars: bool = False
     stack: str = ""
 
 
@@ -82,6 +82,9 @@ def lines(series: Sequence[Line], canvas: Canvas, unit: str, marks: Sequence[tup
     parts = list(canvas.frame([(canvas.y(tick), units.text(tick, unit)) for tick in ticks], marks))
     gap = canvas.span.step(60) * 3
     for line, points in stacked:
+        if line.bars:
+            parts += [_bar(canvas, line, point) for point in points]
+            continue
         for run in _runs(points, gap):
             upper = _path([(canvas.x(moment), canvas.y(top)) for moment, _, top in run], steps=line.steps)
             if line.fill:
@@ -91,6 +94,15 @@ def lines(series: Sequence[Line], canvas: Canvas, unit: str, marks: Sequence[tup
             dash = ' stroke-dasharray="8 6"' if line.dashed else ""
             parts.append(f'<path d="M{upper}" fill="none" stroke="{line.colour}" stroke-width="{line.width}"{dash}/>')
     return canvas.svg(parts)
+
+
+def _bar(canvas: Canvas, line: Line, point: tuple[float, float, float]) -> str:
+    moment, low, top = point
+    width, height = 3.0, canvas.y(low) - canvas.y(top)
+    return (
+        f'<rect x="{canvas.x(moment) - width / 2:.1f}" y="{canvas.y(top):.1f}" width="{width}" height="{height:.1f}" '
+        f'fill="{line.colour}"/>'
+    )
 
 
 def _stacked(series: Sequence[Line]) -> Iterator[tuple[Line, list[tuple[float, float, float]]]]:
@@ -124,8 +136,20 @@ def _path(points: Sequence[tuple[float, float]], *, steps: bool) -> str:
     return "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """The colour of the most, and how fast less gets fainter."""
+
+    colour: str
+    exponent: float
+
+
 def heat(
-    rows: Sequence[tuple[str, dict[float, float]]], canvas: Canvas, step: float, marks: Sequence[tuple[float, str]]
+    rows: Sequence[tuple[str, dict[float, float]]],
+    canvas: Canvas,
+    step: float,
+    heat: Heat,
+    marks: Sequence[tuple[float, str]],
 ) -> str:
     """A heat map: rows from the bottom up, each with its numbers by moment."""
     height = (canvas.height - _TOP - _BOTTOM) / max(len(rows), 1)
@@ -138,10 +162,10 @@ def heat(
                 left, right = canvas.x(moment - step), canvas.x(moment)
                 parts.append(
                     f'<rect x="{left:.1f}" y="{bottom - (index + 1) * height:.1f}" width="{max(right - left, 0.5) + 0.3:.1f}" '
-                    f'height="{height - 1:.1f}" fill="{_hot((number / most) ** 0.5)}"/>'
+                    f'height="{height - 1:.1f}" fill="{heat.colour}" fill-opacity="{(number / most) ** heat.exponent:.2f}"/>'
                 )
     labels = [(bottom - (index + 1) * height, label) for index, (label, _) in enumerate(rows)]
-    return canvas.svg([*canvas.frame(labels, marks), *parts])  # fmt: skip
+    return canvas.svg([*parts, *canvas.frame(labels, marks)])
 
 
 def bands(rows: Sequence[tuple[str, Sequence[tuple[float, str]]]], canvas: Canvas, step: float) -> str:
@@ -159,13 +183,6 @@ def bands(rows: Sequence[tuple[str, Sequence[tuple[float, str]]]], canvas: Canva
                 f'fill="{colour}" fill-opacity="0.8"/>'
             )
     return canvas.svg([*canvas.frame(labels, ()), *parts])
-
-
-def _hot(part: float) -> str:
-    place = min(max(part, 0.0), 1.0) * (len(_HOT) - 1)
-    index = min(int(place), len(_HOT) - 2)
-    low, high, rest = _HOT[index], _HOT[index + 1], place - index
-    return "#" + "".join(f"{round(a + (b - a) * rest):02X}" for a, b in zip(low, high, strict=True))
 
 
 def _label(x: float, y: float, text: str, anchor: str) -> str:

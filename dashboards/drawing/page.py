@@ -65,7 +65,6 @@ def page(board: Board, prometheus: Prometheus, siblings: Sequence[str], *, top: 
 
 
 def _marks(board: Board, prometheus: Prometheus) -> Iterator[tuple[float, str]]:
-    colours = {"semi-dark-blue": "#3274D9", "light-purple": "#CA95E5"}
     for mark in board.json["annotations"]["list"]:
         step = max(60.0, board.span.scrape_interval)
         expr = board.expression(mark["target"]["expr"], step)
@@ -75,7 +74,7 @@ def _marks(board: Board, prometheus: Prometheus) -> Iterator[tuple[float, str]]:
                 moment = value / 1000
                 if board.span.start < moment <= board.span.end and moment not in seen:
                     seen.add(moment)
-                    yield moment, colours[mark["iconColor"]]
+                    yield moment, mark["iconColor"]
 
 
 def _laid_out(board: Board, prometheus: Prometheus) -> Iterator[tuple[Board, Mapping[str, Any]]]:

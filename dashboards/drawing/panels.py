@@ -56,15 +56,14 @@ def _stat(panel: Answered) -> str:
     field = fields.of(panel.json, "")
     solid = panel.json["options"]["colorMode"] == "background_solid"
     if not named:
-        base = fields.colour(field, "", -math.inf)
-        colour = next((one["options"]["result"]["color"] for one in field.get("mappings", ())), base)
+        colour = next((one["options"]["result"]["color"] for one in field.get("mappings", ())), fields.TEXT)
         style = f"background:{colour};color:{_DARK_TEXT}" if solid else f"color:{colour}"
         return f'<div class="stat" style="{style}"><div class="none">{escape(field["noValue"])}</div></div>'
     name, series = named[0]
     colour = fields.colour(field, name, series.last)
     style = f"background:{colour};color:{_DARK_TEXT}" if solid else f"color:{colour}"
-    value = escape(units.text(series.last, panel.unit, field.get("decimals")))
-    size = min(31, int(panel.canvas.width * 1.6 / len(value)))
+    value = escape(fields.mapped(field, series.last) or units.text(series.last, panel.unit, field.get("decimals")))
+    size = min(31, int(panel.canvas.width * 1.5 / len(value)))
     shown = f'<div class="name">{escape(name)}</div>' if panel.json["options"]["textMode"] == "value_and_name" else ""
     return f'<div class="stat" style="{style}">{shown}<div class="value" style="font-size:{size}px">{value}</div></div>'
 
@@ -96,6 +95,7 @@ def _line(panel: Answered, name: str, series: Series) -> Line:
         field["custom.fillOpacity"] / 100,
         dashed="custom.lineStyle" in field,
         steps=field["custom.lineInterpolation"] == "stepAfter",
+        bars=field["custom.drawStyle"] == "bars",
         stack=stacking["group"] if stacking["mode"] == "normal" else "",
     )
 
@@ -109,7 +109,8 @@ def _heat(panel: Answered) -> str:
         cells.append((label, {moment: number - below.get(moment, 0.0) for moment, number in numbers.items()}))
         below = numbers
     canvas = Canvas(panel.canvas.width - 16, panel.canvas.height - _TITLE - 6, panel.canvas.span)
-    return charts.heat(cells, canvas, panel.step, panel.marks)
+    colour = panel.json["options"]["color"]
+    return charts.heat(cells, canvas, panel.step, charts.Heat(colour["fill"], colour["exponent"]), panel.marks)
 
 
 def _states(panel: Answered) -> str:
@@ -139,7 +140,7 @@ def _table(panel: Answered) -> str:
 def _cell(panel: Answered, title: str, value: rows.Cell | None) -> str:
     field = fields.of(panel.json, title)
     if value is None:
-        return "<td></td>"
+        return f"<td>{escape(field['noValue'])}</td>"
     if isinstance(value, str):
         linked = ' class="link"' if field.get("links") else ""
         return f"<td{linked}>{escape(value)}</td>"

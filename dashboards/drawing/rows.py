@@ -16,10 +16,12 @@ def merged(answers: Mapping[str, Sequence[Series]]) -> list[dict[str, Cell]]:
     """Join the answers, by reference of the query: rows that agree in all labels they have in common become one."""
     rows: list[dict[str, Cell]] = []
     for reference, answer in answers.items():
+        missing = dict.fromkeys((label for series in answer for label in series.labels), "")
         for series in answer:
-            new: dict[str, Cell] = {**series.labels, f"Value #{reference}": series.last}
+            labels = missing | series.labels  # as Grafana has it: a table with a column for each label
             column = f"Value #{reference}"
-            found = [row for row in rows if column not in row and _agree(row, series.labels)]
+            new: dict[str, Cell] = {**labels, column: series.last}
+            found = [row for row in rows if column not in row and _agree(row, labels)]
             for row in found:
                 row.update(new)
             if not found:

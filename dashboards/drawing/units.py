@@ -17,11 +17,12 @@ def text(value: float, unit: str, decimals: int | None = None) -> str:
         return f"{value * 100:.{1 if decimals is None else decimals}f}%"
     if unit == "bool_yes_no":
         return "Yes" if value else "No"
-    suffix = unit.removeprefix("suffix:") if unit.startswith("suffix:") else {"ops": " ops/s"}.get(unit, "")
+    suffix = f" {unit.removeprefix('suffix:')}" if unit.startswith("suffix:") else {"ops": " ops/s"}.get(unit, "")
     return f"{_number(value, decimals)}{suffix}"
 
 
 def _number(value: float, decimals: int | None) -> str:
+    value = round(value, 12 if decimals is None else decimals) + 0.0  # there is no -0.0
     if decimals is None:
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     return f"{value:.{decimals}f}"

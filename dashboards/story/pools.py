@@ -80,9 +80,9 @@ class Process:
     def _count(self, seconds: float, pooled: int, leaked: int, random: Random) -> None:
         checkouts = round(self.per_second * seconds / self.share * random.uniform(0.8, 1.2))
         opened = max(pooled + leaked - self._counters.opened, 0)
-        sample = [random.lognormvariate(-4, 1) for _ in range(40)]
-        weight = max(checkouts // len(sample), 1)
-        use = Histogram.of(USE_BOUNDS, sample * weight)
+        sample = Histogram.of(USE_BOUNDS, [random.lognormvariate(-4, 1) for _ in range(40)])
+        weight = max(checkouts // sample.count, 1)
+        use = Histogram(USE_BOUNDS, tuple(count * weight for count in sample.counts), sample.sum * weight)
         create = Histogram.of(CREATE_BOUNDS, [random.uniform(0.004, 0.03) for _ in range(opened)])
         suspects = {self.leak.site: leaked} if self.leak and leaked else {}
         gained = PoolCounters(

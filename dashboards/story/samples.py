@@ -30,10 +30,13 @@ END = 1_773_162_000.0
 """When the story is told, as Unix time: a Tuesday at 17:00 UTC."""
 DEPLOYED = END - 21 * HOUR
 BEGIN = DEPLOYED - 28 * HOUR  # the record of the week that ended a day ago needs a day more than is shown
+REPORTED = (
+    END - DAY - HOUR
+)  # from then on processes report: pools are shown for a day, and nothing looks back beyond that
 STEP = 120.0  # between two scrapes
 JOB, JOB_OF_PROBES = "pgleak", "pgleak-each"
 
-_GROUPS = Settings(()).group_by
+GROUPS = Settings(()).group_by
 _LIMITS = {"orders": Server(500, 3, 0, BEGIN - 9 * DAY, superuser=False, stats_visible=True, may_use_reserved=False)}
 _LIMITS["billing"] = Server(200, 3, 0, BEGIN - 40 * DAY, superuser=False, stats_visible=True, may_use_reserved=False)
 _ADDRESSES = {"orders": "db1:5432", "billing": "db2:5432"}
@@ -78,21 +81,24 @@ def lines(begin: float = BEGIN, step: float = STEP, *, twice: bool = False) -> I
         for server, connected in clients.items():
             for client in connected:
                 client.step(now, step, random)
-            readings.append(_reading(server, connected, now, random))
+            readings.append(reading(server, connected, now, random))
+        for each in readings:
+            scraped = text(collector.families([each], GROUPS))
+            yield from stamped(scraped, now)
+            if twice:
+                yield from stamped(scraped, now, JOB_OF_PROBES, instance=each.name)
+        if now < REPORTED:
+            continue
         reports = [process.snapshot(now, step, random) for process in processes]
-        yield from _stamped(collector.families(readings, _GROUPS), now)
-        if twice:
-            for reading in readings:
-                probed = collector.families([reading], _GROUPS)
-                yield from _stamped(probed, now, JOB_OF_PROBES, instance=reading.name)
-        yield from _stamped([*pools.families(reports), _process_start(now)], now)
-        connections = [each for reading in readings for each in backends(reading)]
+        yield from stamped(text([*pools.families(reports), _process_start(now)]), now)
+        connections = [backend for each in readings for backend in backends(each)]
         joined = join(connections, [Reported(report, 1) for report in reports], _ADDRESSES)
-        yield from _stamped(holders.families(joined), now)
+        yield from stamped(text(holders.families(joined)), now)
     yield "# EOF"
 
 
-def _reading(server: str, clients: Sequence[Client], now: float, random: Random) -> Reading:
+def reading(server: str, clients: Sequence[Client], now: float, random: Random) -> Reading:
+    """Return what a read of this server gives at this moment; nothing is wrong with it."""
     packs = [pack for client in clients for pack in client.rows(now, random) if pack.size]
     places = [
         activity.Place((pack.datname, pack.usename, pack.application_name), pack.application_name) for pack in packs
@@ -120,14 +126,18 @@ def _process_start(now: float) -> Metric:
     return family
 
 
-def _stamped(families: Iterable[Metric], now: float, job: str = JOB, instance: str = "pgleak:10432") -> Iterator[str]:
+def text(families: Iterable[Metric]) -> list[str]:
+    """Return the samples of one scrape, a line each."""
+    return [line for line in encode(families, openmetrics=True).decode().splitlines() if not line.startswith("#")]
+
+
+def stamped(lines: Iterable[str], now: float, job: str = JOB, instance: str = "pgleak:10432") -> Iterator[str]:
     """Yield the samples of one scrape as Prometheus would have stored them: with job and instance, and their moment."""
     labels = f'job="{job}",instance="{instance}"'
-    for line in encode(families, openmetrics=True).decode().splitlines():
-        if not line.startswith("#"):
-            name, brace, rest = line.partition("{")
-            if brace:
-                yield f"{name}{{{labels},{rest} {now:.0f}"
-            else:
-                name, _, value = line.partition(" ")
-                yield f"{name}{{{labels}}} {value} {now:.0f}"
+    for line in lines:
+        name, brace, rest = line.partition("{")
+        if brace:
+            yield f"{name}{{{labels},{rest} {now:.0f}"
+        else:
+            name, _, value = line.partition(" ")
+            yield f"{name}{{{labels}}} {value} {now:.0f}"

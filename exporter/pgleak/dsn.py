@@ -5,25 +5,30 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import stat
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import quote, quote_plus
 
-from pgleak import libpq
+from pgleak import libpq, smallfile
 from pgleak.libpq import DsnError
-from pgleak.secret import SECRET_OPTIONS, looks_like_dsn
+from pgleak.secret import SECRET_OPTIONS, looks_like_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["Dsn", "DsnError", "looks_like_dsn"]
+__all__ = ["Dsn", "DsnError"]
 
 _HIDDEN = "***"
 _LONG = 8  # characters from which on a secret that is no plain word is replaced even within a word
 _REMEMBERED = 8  # passwords read from the file: a message may still speak of the one before a rotation
 _LARGEST_PASSWORD_FILE = 64 * 1024
-_VARIABLES = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "dbname": "PGDATABASE"}
+_VARIABLES = {
+    "host": "PGHOST",
+    "hostaddr": "PGHOSTADDR",
+    "port": "PGPORT",
+    "dbname": "PGDATABASE",
+    "service": "PGSERVICE",
+}
 _OF_THE_ROLE = SECRET_OPTIONS - {"sslpassword"}  # which opens the client's key, and the key stays
 
 
@@ -75,7 +80,7 @@ class Dsn:
         try:
             libpq.check(named)
         except DsnError as error:
-            raise DsnError(f"in libpq's environment (PGHOST, PGPORT, PGDATABASE): {error}") from None
+            raise DsnError(f"in libpq's environment (PGHOST, PGPORT, PGDATABASE, PGSERVICE): {error}") from None
         return dsn
 
     def as_user(self, user: str, password_file: Path | None = None) -> Dsn:
@@ -207,7 +212,7 @@ class Dsn:
 
 def _shown(part: str) -> str:
     """Hide a part of the address that looks as if someone had put a whole connection string there."""
-    return "?" if looks_like_dsn(part) else part
+    return "?" if looks_like_credentials(part) else part
 
 
 def _system_user() -> str:
@@ -237,17 +242,11 @@ def _read_password(path: Path) -> str:
     password = ""
     # Raised outside of the handler: a decoding error carries the bytes, which would hang on as the context.
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block the scrape, and can be read only once
-            problem = "is not a regular file"
-        else:
-            with path.open(encoding="utf-8", newline="") as file:
-                password = file.read(_LARGEST_PASSWORD_FILE + 1)
+        password = smallfile.content(path, _LARGEST_PASSWORD_FILE).decode()
     except OSError as error:
         problem = f"cannot be read: {error.strerror or type(error).__name__}"
     except UnicodeDecodeError:
         problem = "is not UTF-8 text"
-    if len(password) > _LARGEST_PASSWORD_FILE:
-        problem = "is too large for a password"
     password = password[:-1].removesuffix("\r") if password.endswith("\n") else password
     if not problem and not password:
         problem = "is empty"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import threading
 import time
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING
 from prometheus_client import ProcessCollector
 
 from pgleak import __version__, metrics
+from pgleak.fault import Faults
 from pgleak.holders import metrics as join_metrics
 from pgleak.holders.coverage import Coverage
 from pgleak.holders.join import Join, join
 from pgleak.pool import reading as pool_reading
-from pgleak.pool.merged import collect_folder
+from pgleak.pool.merged import READABLE, collect_folder
 from pgleak.postgres.backends import backends
 from pgleak.postgres.collector import families
 from pgleak.postgres.reader import Reader
@@ -23,6 +25,7 @@ from pgleak.web import TargetStatus
 from pgleak.who.diagnosis import diagnose
 from pgleak.who.history import History, Key, Overview
 from pgleak.who.report import Report, report
+from pgleak.who.strays import Homes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from pgleak.postgres.reader import Reading
     from pgleak.settings import Settings, Thresholds
 
+_LOG = logging.getLogger("pgleak")
 _STALE = 15.0  # seconds after which the page reads a target again
 _GLANCE = 2.0  # seconds that somebody who opens the page waits for that
 
@@ -53,7 +57,9 @@ class Exporter:
         self._readers = {target.name: Reader(target, settings, clock, now) for target in settings.targets}
         self._coverage = coverage or Coverage(settings.reporting_applications, clock=clock)
         self._history = History()
+        self._homes = Homes()
         self._joining = threading.Lock()
+        self._faults = Faults(_LOG)
         self._addresses = {target.name: target.dsn.server for target in settings.targets}
         self._process = ProcessCollector(registry=None)
         self._build_info = (__version__, platform.python_version(), _installed("SQLAlchemy"))
@@ -68,14 +74,23 @@ class Exporter:
         readings = self._read(deadline, target)
         yield from families(readings, self._settings.group_by)
         if target is None:
-            if self._settings.pool_dir:
-                folder = pool_reading.read(self._settings.pool_dir)
-                yield from collect_folder(self._settings.pool_dir, folder)
-                if readings:
-                    yield from join_metrics.families(self._join(readings, folder))
+            yield from self._pools(readings)
             yield metrics.WEB_CONFIG_OK.family([((), float(not self.web_config_problem()))])
             yield metrics.BUILD_INFO.family([(self._build_info, 1)])
             yield from self._process.collect()
+
+    def _pools(self, readings: Sequence[Reading]) -> list[Metric]:
+        """What the processes report, and who holds what: where we fail in that, the servers are told of all the same."""
+        path = self._settings.pool_dir
+        if not path:
+            return []
+        try:
+            folder = pool_reading.read(path)
+            found = list(collect_folder(path, folder))
+            return found + (list(join_metrics.families(self._join(readings, folder))) if readings else [])
+        except Exception as error:  # noqa: BLE001  a fault of ours must show as data, not as a missing scrape
+            self._faults.tell("the pools are left out", error)
+            return [READABLE.family([((), 0.0)])]
 
     def report(self, deadline: float) -> Report:
         """Read all targets and the folder, and say who holds what. ``deadline`` is in seconds of the clock."""
@@ -96,7 +111,7 @@ class Exporter:
 
     def _report(self, readings: Sequence[Reading], folder: pool_reading.Reading | None) -> Report:
         found = self._join(readings, folder or pool_reading.Reading(), self._settings.thresholds)
-        return report(self._now(), readings, self._addresses, folder, found)
+        return report(self._now(), readings, self._addresses, folder, found, self._homes)
 
     def _read(self, deadline: float, target: str | None = None) -> list[Reading]:
         readers = list(self._readers.values()) if target is None else [self._readers[target]]
@@ -122,7 +137,14 @@ class Exporter:
         connections = [each for reading in readings for each in backends(reading, thresholds)]
         read = {reading.name: reading.ended for reading in readings}
         with self._joining:
-            return self._coverage.judge(join(connections, folder.processes, self._addresses), folder, read)
+            found = join(
+                connections,
+                folder.processes,
+                self._addresses,
+                {each.name: each.asked for each in readings if each.server},
+            )
+            self._homes.learn(found)
+            return self._coverage.judge(found, folder, read)
 
     def targets(self) -> Sequence[str]:
         """Return the names of the targets, in the order of the settings."""

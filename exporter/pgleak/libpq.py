@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg2
 from psycopg2.extensions import parse_dsn
 
-from pgleak.secret import looks_like_dsn
+from pgleak.secret import looks_like_credentials, looks_like_dsn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -135,6 +135,8 @@ def _problem_with(options: Mapping[str, str]) -> str:
         return "several ports need as many hosts: one port for each, or one for all"
     if any("@" in host[1:] or looks_like_dsn(host) for host in hosts):  # a leading @ is an abstract socket
         return f"an @ or :// stands in the host; {_ENCODE}"
+    if looks_like_credentials(options.get("service", "")):
+        return "the service is itself a connection string; give only its name there"
     if looks_like_dsn(options.get("dbname", "")):
         return "the database name is itself a connection string; give only its name there"
     if options.get("sslmode", "prefer") not in _SSL_MODES:

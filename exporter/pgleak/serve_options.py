@@ -18,7 +18,8 @@ One server, from the first of these that is there:
   PGHOST, PGUSER, PGSERVICE, ~/.pgpass ...    libpq's own environment
 Many servers, and everything else that can be set (grouping, rewriting and ignoring of names, caps, thresholds,
 timeouts, the canary, the page): --config FILE. With it, PGLEAK_DSN is not read. --print-example prints a file with
-every key and its default; a wrong file is refused with all of its problems at once, and exit code 2.
+every key and its default; a wrong file is refused with all of its problems at once, and exit code 2. It is read at the
+start only; password files are read again at each login, and the web config file when it changes.
 
 Passwords belong in PGPASSWORD, ~/.pgpass, a libpq service or --password-file. In --dsn they show in ps.
 """

@@ -47,7 +47,7 @@ def run(settings: Settings, level: str) -> int:
         raise UsageError(str(error)) from None
     exporter.web_config_problem = lambda: server.config_problem
     server.start()
-    if settings.listen.host in {"", "0.0.0.0", "::"} and not settings.web_config_file:  # noqa: S104  compared, not bound
+    if server.lets_everybody_in:
         log.warning("listens on every address of this machine, without a password (--web-config)")
     names = ", ".join([*exporter.targets(), *([str(settings.pool_dir)] if settings.pool_dir else [])])
     log.info("pgleak %s watches %s and listens on %s", __version__, names, server.url)

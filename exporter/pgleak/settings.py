@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pgleak.application_names import DEFAULT_IGNORED, DEFAULT_REWRITES, Rewrite
-from pgleak.dsn import Dsn, DsnError, looks_like_dsn
+from pgleak.dsn import Dsn, DsnError
 from pgleak.metrics import GROUPING
 from pgleak.problem import Problem
+from pgleak.secret import looks_like_credentials
 from pgleak.settings_model import DEFAULT_GROUP_BY, Canary, Caps, Listen, Settings, Target, Thresholds, Timeouts
 from pgleak.settings_patterns import Patterns
 from pgleak.settings_schema import Section, SettingsError, format_duration, show, show_path
@@ -209,14 +210,14 @@ def _password_file(section: Section, base: Path, problems: list[Problem]) -> Pat
 
 def _word(section: Section, key: str) -> str:
     text = section.text(key)
-    if looks_like_dsn(text):
+    if looks_like_credentials(text):
         section.note(key, "must be a name, not a connection string", hidden=True)
         return ""
     return text
 
 
 def _problem_with_name(name: str) -> str:
-    if looks_like_dsn(name) or "@" in name.partition(":")[2]:  # user:password@host
+    if looks_like_credentials(name):
         return "must be a name, not a connection string: everybody who reads the metrics sees it"
     if not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
         return f"must be 1 to {LONGEST_NAME} printable characters"

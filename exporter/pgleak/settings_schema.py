@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pgleak.dsn import looks_like_dsn
 from pgleak.problem import Problem, nearest, unknown_key
+from pgleak.secret import looks_like_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -87,7 +87,7 @@ def show(value: object) -> str:
         text = repr(value)
     except ValueError:  # Python writes no whole number of more than 4,300 digits
         return "a number that is too long to show"
-    if looks_like_dsn(text):
+    if looks_like_credentials(text):
         return "a connection string (not shown)"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
@@ -192,7 +192,7 @@ class Section:
     def file(self, key: str, base: Path) -> Path | None:
         """Read the path of a file, relative to `base`; whether it is there is for its own reader to see."""
         text = self.text(key)
-        if looks_like_dsn(text):
+        if looks_like_credentials(text):
             self.note(key, "must be a path, not a connection string", hidden=True)
             return None
         return base / text if text else None

@@ -5,23 +5,18 @@ The messages of PyYAML show the line that it stumbled over, which may be the one
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import select
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-LARGEST = 1024 * 1024
-"""Bytes that a file may have: room for thousands of targets."""
-
-_PATIENCE = 30.0  # seconds until something comes out of a pipe
+from pgleak import smallfile
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class YamlError(Exception):
@@ -53,11 +48,7 @@ def read(path: Path) -> Document:
     text = ""
     # Errors are raised outside of the handlers: the originals hold pieces of the file.
     try:
-        content = _content(path)
-        if len(content) > LARGEST:
-            problem = f"{path}: is too large: {LARGEST:,} bytes are allowed"
-        else:
-            text = content.decode("utf-8-sig")
+        text = smallfile.content(path, pipe=True).decode("utf-8-sig")
     except OSError as error:
         problem = f"{path}: cannot be read: {error.strerror or type(error).__name__}"
     except UnicodeDecodeError as error:
@@ -66,22 +57,6 @@ def read(path: Path) -> Document:
     if problem:
         raise YamlError(problem)
     return parse(text, str(path))
-
-
-def _content(path: Path) -> bytes:
-    """Return what a file or a pipe holds, or one byte more than is allowed. Raises OSError, also for a device."""
-    kind = path.stat().st_mode
-    if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind)):
-        code = errno.EISDIR if stat.S_ISDIR(kind) else errno.ENODEV
-        raise OSError(code, os.strerror(code) if stat.S_ISDIR(kind) else "neither a file nor a pipe")
-    # Without waiting, for a named pipe may never have a writer. What a shell passes on as <(...) has one from the start.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        waiting = select.poll()
-        waiting.register(file, select.POLLIN)
-        if not waiting.poll(_PATIENCE * 1000):
-            raise OSError(errno.ETIMEDOUT, f"nothing came out of the pipe within {_PATIENCE:g} s")
-        os.set_blocking(file.fileno(), True)
-        return file.read(LARGEST + 1)
 
 
 def parse(text: str, name: str) -> Document:
@@ -135,6 +110,29 @@ class _Loader(yaml.SafeLoader):
             first.setdefault((key.tag, key.value), line)
         return node
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Bring in what ``<<`` names: a mapping's own keys win, then those of the first that is named.
+
+        Not PyYAML's way, whose 6.0.4 lets the last one win, and tells keys apart by where their text lies in memory.
+        """
+        sources: list[yaml.Node] = []
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                sources += value.value if isinstance(value, yaml.SequenceNode) else [value]
+        node.value = [pair for pair in node.value if pair[0].tag != _MERGE]
+        super().flatten_mapping(node)  # of which the key `=` is left
+        taken = {_identity(key) for key, _ in node.value}
+        merged = []
+        for source in sources:
+            if not isinstance(source, yaml.MappingNode):
+                raise yaml.constructor.ConstructorError(
+                    problem="expected a mapping, or a list of mappings, after <<", problem_mark=source.start_mark
+                )
+            self.flatten_mapping(source)
+            merged += [pair for pair in source.value if _identity(pair[0]) not in taken]
+            taken.update(_identity(key) for key, _ in source.value)
+        node.value = merged + node.value
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:  # noqa: FBT001, FBT002  PyYAML's own
         misfit = False
         constructed: object = None
@@ -147,6 +145,10 @@ class _Loader(yaml.SafeLoader):
                 problem="a value that does not fit its type", problem_mark=node.start_mark
             )
         return constructed
+
+
+def _identity(key: yaml.Node) -> object:
+    return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
 
 
 # A date without quotes is meant as text: nothing in a settings file is a point in time.

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import servers
 import watching
-from pgleak.holders.join import IMPRECISION, Join, claims_of, join
+from pgleak.holders.claims import claims_of
+from pgleak.holders.join import IMPRECISION, Join, join
 from pgleak.pool import reading
 from pgleak.postgres.backends import ServerBackend, backends
 from pgleak.postgres.reader import Reader

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import watching
 from holders.processes import url
 from pgleak.exporter import Exporter
-from pgleak.holders.join import HOLDERS, Join, Unplaced
+from pgleak.holders.claims import HOLDERS
+from pgleak.holders.join import Join, Unplaced
 from pgleak.holders.metrics import NAMES, families
 from pgleak.pool.snapshot import ProcessIdentity
 from servers import wait_until
@@ -28,7 +29,7 @@ def test_a_scrape_tells_the_holders_of_applications_that_report_and_of_no_other(
     connect(postgres, application_name="silent")
     exporter = Exporter(watching.settings(watching.target(postgres), pool_dir=fleet.folder))
     try:
-        wait_until(lambda: watching.total(watching.scrape(exporter), "pgleak_overdue_backends"), 15)
+        wait_until(lambda: watching.total(watching.scrape(exporter), "pgleak_overdue_backends") == 2, 15)
         found = watching.scrape(exporter)
     finally:
         exporter.close()

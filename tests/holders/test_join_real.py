@@ -190,11 +190,22 @@ def test_a_process_id_that_came_round_again_is_not_its_predecessor(
     ]  # fmt: skip
 
 
+def test_what_was_opened_since_the_server_was_read_is_not_missed_there(
+    postgres16: EmbeddedPostgres, fleet: Fleet
+) -> None:
+    """A page shows a reading of the last seconds and what the processes say now."""
+    before = time.time()
+    fleet.start(url(postgres16, NAME), "in_use", "pooled")
+    processes = fleet.report().processes
+    assert [each.connections for each in join((), processes, asked={"db0": time.time()}).unplaced] == [2]
+    assert join((), processes, asked={"db0": before}).unplaced == ()
+
+
 def test_a_pooler_in_between_is_said_and_nothing_is_guessed(
     postgres16: EmbeddedPostgres, fleet: Fleet, pgbouncer: int
 ) -> None:
     fleet.start(url(postgres16, NAME, f"127.0.0.1:{pgbouncer}"), "in_use", "in_use")
     found = settled(fleet, postgres16, expected={NAME: ["unknown", "unknown"]})
     assert [(each.reason, each.connections, each.application_name) for each in found.unplaced] == [("pooler", 2, NAME)]
-    coverage = Coverage([re.compile(NAME)], patience=0)
+    coverage = Coverage([re.compile(NAME)], patience=0, rest=0)
     assert {held.holder for held in of(coverage.judge(found, outlived(fleet, found), READ), NAME)} == {"unknown"}

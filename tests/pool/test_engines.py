@@ -110,6 +110,20 @@ def test_engines_that_are_used_again_are_no_pile(postgres16: EmbeddedPostgres, c
         engine.dispose()
 
 
+@pytest.mark.parametrize("told_apart", [True, False])
+def test_tenants_that_have_not_come_back_yet_are_no_pile(postgres16: EmbeddedPostgres, *, told_apart: bool) -> None:
+    """Their engines differ in the role, the database or the search path; those of one call after the other in nothing but a name."""
+    api.instrument(name=new_name(), limits=AT_ONCE)
+    engines = []
+    for number in range(PILE + 2):
+        differs = {"options": f"-csearch_path=tenant{number}"} if told_apart else {"application_name": f"call-{number}"}
+        engines.append(create_engine(url(postgres16).update_query_dict(differs)))
+        use(engines[-1])
+    assert [pile.made.unused for pile in piled_up(api.snapshot())] == ([] if told_apart else [PILE + 2])
+    for engine in engines:
+        engine.dispose()
+
+
 def test_engines_that_keep_no_connection_are_no_pile(postgres16: EmbeddedPostgres) -> None:
     api.instrument(limits=AT_ONCE)
     engines = [make(postgres16, poolclass=NullPool) for _ in range(PILE)]

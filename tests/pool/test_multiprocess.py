@@ -233,8 +233,7 @@ def test_celery_prefork(open_shop: Callable[..., Shop], tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_plain_multiprocessing(open_shop: Callable[..., Shop], method: str) -> None:
     shop = open_shop(SERVING / "shop_pool.py", method)
-    servers.wait_until(lambda: len(shop.pids()) == WORKERS and shop.agrees(), 20)
-    assert len(shop.held()) >= WORKERS
+    servers.wait_until(lambda: len(shop.pids()) == WORKERS and len(shop.held()) >= WORKERS and shop.agrees(), 20)
     servers.wait_until(lambda: shop.sidecar()["sqlalchemy_pool_checkouts_total"] >= 30, 10)
 
     before = shop.sidecar()["sqlalchemy_pool_checkouts_total"]

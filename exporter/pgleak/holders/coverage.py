@@ -2,7 +2,11 @@
 
 Nobody can know from one moment whether a process is missing. So it is learned: where for ten minutes each connection of
 one application, user, database and client address was held by a process that reports, all of them report there. From
-then on, one that none of them knows is unclaimed. A setting can say so from the start.
+then on, one that none of them knows is unclaimed. A setting can say so from the start. What is used is somebody's: it
+is never called so, and whoever uses it does not report, so its origin is to be learned anew.
+
+What remains: a process that has given its file up, being about to end, and then takes longer than that to close an idle
+connection.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ LEARNING = 600.0  # seconds
 #: Seconds between two readings of a server that both show a connection which nobody claims, before it is called so: that of a
 #: process which is just ending is not reported any more. Another look at the same reading confirms nothing.
 PATIENCE = 10.0
+#: Seconds that such a connection must have gone unused: what is leaked is never used again.
+REST = 60.0
 #: Seconds after which an origin that was not seen is forgotten: its address may be somebody else's by then.
 FORGOTTEN = 4 * 3600.0
 
@@ -38,11 +44,13 @@ class Coverage:
         *,
         learning: float = LEARNING,
         patience: float = PATIENCE,
+        rest: float = REST,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._known = known
         self._learning = learning
         self._patience = patience
+        self._rest = rest
         self._clock = clock
         self._since: dict[Origin, float] = {}  # when an origin was first seen to be claimed as a whole
         self._seen: dict[Origin, float] = {}  # when one of those was there last
@@ -60,6 +68,7 @@ class Coverage:
         waiting: dict[tuple[str, int, float], float] = {}
         loose: list[int] = []
         claimed: set[Origin] = set()
+        foreign: set[Origin] = set()  # of those that somebody uses who does not report
         for index, held in enumerate(join.held):
             if held.claim is not None:
                 claimed.add(held.backend.origin)
@@ -69,10 +78,13 @@ class Coverage:
                 shown = read[key[0]]
                 first = min(self._nobody.get((*key[:2], key[2] + step), shown) for step in (-1, 0, 1))
                 waiting[key] = first
-                if shown - first >= self._patience:
+                unused = held.backend.unused or 0.0
+                if shown - first > unused + IMPRECISION:
+                    foreign.add(held.backend.origin)
+                if shown - first >= self._patience and unused >= self._rest and held.backend.state != "active":
                     loose.append(index)
         self._nobody = waiting
-        self._learn(join, claimed, {join.held[index].backend.origin for index in loose}, now)
+        self._learn(join, claimed, foreign, {join.held[index].backend.origin for index in loose}, now)
         if folder.problem or folder.skipped:
             return join  # a process may be among what could not be read
         silent = _silent_since(folder.processes)
@@ -85,15 +97,15 @@ class Coverage:
         judged = [each._replace(holder="unclaimed") if i in unclaimed else each for i, each in enumerate(join.held)]
         return replace(join, held=tuple(judged))
 
-    def _learn(self, join: Join, claimed: set[Origin], loose: set[Origin], now: float) -> None:
+    def _learn(self, join: Join, claimed: set[Origin], foreign: set[Origin], loose: set[Origin], now: float) -> None:
         self._seen.update((origin, now) for origin in claimed | loose)
         for origin in [origin for origin, last in self._seen.items() if now - last > FORGOTTEN]:
             del self._seen[origin]
         for origin in [each for each in self._since if each not in self._seen or each[3] not in join.reported]:
             del self._since[origin]  # whoever reported is gone, and who comes next may not report
-        for origin in loose - self._complete:
+        for origin in foreign | (loose - self._complete):
             self._since.pop(origin, None)
-        for origin in claimed - loose:
+        for origin in claimed - loose - foreign:
             self._since.setdefault(origin, now)
         self._complete = {origin for origin, since in self._since.items() if now - since >= self._learning}
 

@@ -8,24 +8,21 @@ them equally well, nothing is claimed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from pgleak.pool.suspects import judge, limit_of
+from pgleak.holders.claims import claims_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from pgleak.holders.claims import Claim, Holder
     from pgleak.pool.reading import Reported
-    from pgleak.pool.snapshot import Backend, Checkout, PoolSnapshot, ProcessIdentity
-    from pgleak.pool.suspects import Verdict
+    from pgleak.pool.snapshot import ProcessIdentity
     from pgleak.postgres.backends import ServerBackend
 
-Holder: TypeAlias = Literal["pooled", "in_use", "overdue", "owner_dead", "orphaned", "unclaimed", "unknown"]
-#: Those that somebody has to do something about.
-BAD_HOLDERS: frozenset[Holder] = frozenset({"overdue", "owner_dead", "orphaned", "unclaimed"})
-HOLDERS: tuple[Holder, ...] = ("pooled", "in_use", "overdue", "owner_dead", "orphaned", "unclaimed", "unknown")
 #: Why nobody is named: two reports contradict each other, a report has this pid with another start, the role sees no times.
 Doubt: TypeAlias = Literal["", "ambiguous", "other_start", "hidden"]
 Reason: TypeAlias = Literal["pooler", "not_watched", "ambiguous", "no_pid"]
@@ -39,19 +36,6 @@ IMPRECISION = 2.0
 PROMPT_LOGIN = 0.5
 #: Linux has no greater process id (PID_MAX_LIMIT in include/linux/threads.h). PgBouncer hands out 32 random bits.
 GREATEST_PID = 2**22
-
-
-class Claim(NamedTuple):
-    """One connection that a process reports."""
-
-    process: ProcessIdentity
-    pool: PoolSnapshot
-    backend: Backend
-    holder: Holder
-    checkout: Checkout | None = None
-    verdict: Verdict | None = None
-    silence: float = 0.0  # seconds since the process reported; it hangs when that is long
-    limit: float = 0.0  # seconds that the checkout may be held
 
 
 class Held(NamedTuple):
@@ -81,6 +65,18 @@ class Join:
     held: tuple[Held, ...] = ()
     unplaced: tuple[Unplaced, ...] = ()
     reported: frozenset[str] = frozenset()  # application names that some process reports
+    places: Mapping[tuple[ProcessIdentity, str], str] = field(
+        default_factory=dict
+    )  # server, by process and its address
+
+
+class _Fit(NamedTuple):
+    """Which connections of one process to one address one server shows."""
+
+    server: str
+    score: _Score
+    same: list[tuple[int, Claim]]  # backends by index, and the reports about them
+    other: list[int]  # backends that have only the process id of one that is reported
 
 
 class _Score(NamedTuple):
@@ -95,9 +91,18 @@ class _Score(NamedTuple):
 
 
 def join(
-    backends: Sequence[ServerBackend], processes: Iterable[Reported], addresses: Mapping[str, str] | None = None
+    backends: Sequence[ServerBackend],
+    processes: Iterable[Reported],
+    addresses: Mapping[str, str] | None = None,
+    asked: Mapping[str, float] | None = None,
 ) -> Join:
-    """Say of each backend who holds it. ``addresses`` are `host:port` of the servers, by name, as a last resort."""
+    """Say of each backend who holds it.
+
+    ``addresses`` are `host:port` of the servers, by name, as a last resort. ``asked`` is when each was read, in Unix time:
+    with it, a connection that somebody uses after the death of the thread that took it counts as handed on, and one that
+    was opened later is not missed on any server.
+    """
+    since = min(asked.values(), default=math.inf) if asked else math.inf
     servers: dict[str, dict[int, int]] = {}
     for index, backend in enumerate(backends):
         servers.setdefault(backend.server, {})[backend.pid] = index
@@ -105,106 +110,86 @@ def join(
     doubts: dict[int, Doubt] = {}
     unplaced: list[Unplaced] = []
     reported: set[str] = set()
+    found: dict[tuple[ProcessIdentity, str], str] = {}
     for address, claims in _by_address(processes):
         reported.update(claim.pool.application_name for claim in claims)
         fits = [
-            (_score(claims, backends, pids, address, (addresses or {}).get(server, "")), server)
+            _fit(server, claims, backends, pids, address, (addresses or {}).get(server, ""))
             for server, pids in servers.items()
         ]
-        best = max((fit for fit, _ in fits), default=_Score())
-        places = [servers[server] for fit, server in fits if fit == best]
+        best = max((fit.score for fit in fits), default=_Score())
+        places = [fit for fit in fits if fit.score == best]
         if not best.matches:
-            unplaced.append(_unplaced(claims, address, _why_nowhere(claims)))
+            missed = [claim for claim in claims if claim.backend.opened <= since]
+            unplaced += [_unplaced(missed, address, _why_nowhere(missed))] if missed else []
         elif len(places) > 1:
             unplaced.append(_unplaced(claims, address, "ambiguous"))
-            for pids in places:
-                doubts.update((pids[claim.backend.pid], "ambiguous") for claim in claims if claim.backend.pid in pids)
+            for fit in places:
+                doubts.update((index, "ambiguous") for index in (*fit.other, *(index for index, _ in fit.same)))
         else:
-            _claim(claims, backends, places[0], best, claimed, doubts)
-    held = tuple(_held(index, backend, claimed, doubts) for index, backend in enumerate(backends))
-    return Join(held, tuple(unplaced), frozenset(reported))
-
-
-def claims_of(processes: Iterable[Reported]) -> Iterator[Claim]:
-    """Every connection that the processes report, in use or not."""
-    for reported in processes:
-        process, silence = reported.snapshot.process, reported.silence
-        verdicts = _verdicts(reported)
-        for pool in reported.snapshot.pools:
-            for backend in pool.idle:
-                yield Claim(process, pool, backend, "pooled", None, None, silence)
-            for backend in pool.orphans:
-                yield Claim(process, pool, backend, "orphaned", None, None, silence)
-            yield from _checkouts(reported, pool, verdicts)
-
-
-def checkouts_of(processes: Iterable[Reported]) -> Iterator[Claim]:
-    """Those that are in use."""
-    for reported in processes:
-        verdicts = _verdicts(reported)
-        for pool in reported.snapshot.pools:
-            yield from _checkouts(reported, pool, verdicts)
-
-
-def _verdicts(reported: Reported) -> dict[int, Verdict]:
-    return {verdict.checkout.number: verdict for verdict in judge(reported.snapshot)}
-
-
-def _checkouts(reported: Reported, pool: PoolSnapshot, verdicts: Mapping[int, Verdict]) -> Iterator[Claim]:
-    snapshot, silence = reported.snapshot, reported.silence
-    for checkout in pool.checkouts:
-        verdict = verdicts.get(checkout.number)
-        limit = verdict.limit if verdict is not None else limit_of(checkout, pool, snapshot.limits)
-        holder = _holder(checkout, verdict)
-        yield Claim(snapshot.process, pool, checkout.backend, holder, checkout, verdict, silence, limit)
+            _claim(places[0], claimed, doubts)
+            found[claims[0].process, address] = places[0].server
+    held = tuple(
+        [
+            # most are clear, and a call for each takes as long as all the rest
+            Held(backend, known[1].holder, known[1])
+            if (known := claimed.get(index)) and known[1].holder != "owner_dead" and index not in doubts
+            else _held(index, backend, claimed, doubts, asked or {})
+            for index, backend in enumerate(backends)
+        ]
+    )
+    return Join(held, tuple(unplaced), frozenset(reported), found)
 
 
 def _by_address(processes: Iterable[Reported]) -> Iterator[tuple[str, list[Claim]]]:
     for reported in processes:
-        groups: dict[str, list[Claim]] = {}
+        servers: dict[str, list[Claim]] = {}
         for claim in claims_of([reported]):
-            groups.setdefault(_split(claim.backend.server)[0], []).append(claim)
+            group = servers.get(claim.backend.server)
+            if group is None:
+                servers[claim.backend.server] = group = []
+            group.append(claim)
+        groups: dict[str, list[Claim]] = {}
+        for server, claims in servers.items():
+            groups.setdefault(_split(server)[0], []).extend(claims)
         yield from groups.items()
 
 
-def _holder(checkout: Checkout, verdict: Verdict | None) -> Holder:
-    if checkout.place == "orphaned":
-        return "orphaned"
-    if verdict is None:
-        return "in_use"
-    return "owner_dead" if verdict.cause == "owner_dead" else "overdue"
-
-
-def _score(
-    claims: list[Claim], backends: Sequence[ServerBackend], pids: Mapping[int, int], address: str, known: str
-) -> _Score:
-    matches = databases = names = prompt = 0
+def _fit(
+    name: str,
+    claims: list[Claim],
+    backends: Sequence[ServerBackend],
+    pids: Mapping[int, int],
+    address: str,
+    known: str,
+) -> _Fit:
+    """A report is about a backend, and not about one that had its process id before, where the start fits, too."""
+    databases = names = prompt = 0
+    same: list[tuple[int, Claim]] = []
+    other: list[int] = []
+    server, database = "", ""
     for claim in claims:
-        index = pids.get(claim.backend.pid or 0)
+        connection = claim.backend
+        index = pids.get(connection.pid or 0)
         if index is None:
             continue
+        if connection.server is not server:  # as a rule it is the same for all
+            server = connection.server
+            database = _split(server)[1]
         backend = backends[index]
-        if _is_same(claim, backend):
-            matches += 1
-            databases += _same_database(claim, backend)
-            names += claim.pool.application_name == backend.application_name
-            prompt += abs(claim.backend.opened - (backend.started or 0)) < PROMPT_LOGIN
+        late = connection.opened - backend.started if backend.started is not None else math.inf
+        same_name = claim.pool.application_name == backend.application_name
+        same_database = database == backend.datname
+        if -IMPRECISION <= late <= SLOWEST_LOGIN and (same_name or same_database):
+            same.append((index, claim))
+            databases += same_database
+            names += same_name
+            prompt += -PROMPT_LOGIN < late < PROMPT_LOGIN
+        else:
+            other.append(index)
     same_port = bool(known) and known.rpartition(":")[2] == address.rpartition(":")[2]
-    return _Score(matches, databases, names, known == address and bool(known), prompt, same_port)
-
-
-def _is_same(claim: Claim, backend: ServerBackend) -> bool:
-    """Whether the report is about this very backend, and not about one that had its process id before."""
-    if backend.started is None:
-        return False
-    late = claim.backend.opened - backend.started
-    return -IMPRECISION <= late <= SLOWEST_LOGIN and (
-        claim.pool.application_name == backend.application_name or _same_database(claim, backend)
-    )
-
-
-def _same_database(claim: Claim, backend: ServerBackend) -> bool:
-    return _split(claim.backend.server)[1] == backend.datname
+    score = _Score(len(same), databases, names, known == address and bool(known), prompt, same_port)
+    return _Fit(name, score, same, other)
 
 
 @lru_cache(maxsize=1000)
@@ -214,21 +199,11 @@ def _split(server: str) -> tuple[str, str]:
     return host, database
 
 
-def _claim(
-    claims: list[Claim],
-    backends: Sequence[ServerBackend],
-    pids: Mapping[int, int],
-    score: _Score,
-    claimed: dict[int, tuple[_Score, Claim]],
-    doubts: dict[int, Doubt],
-) -> None:
-    for claim in claims:
-        index = pids.get(claim.backend.pid or 0)
-        if index is None:
-            continue
-        if not _is_same(claim, backends[index]):
-            doubts.setdefault(index, "other_start")
-            continue
+def _claim(fit: _Fit, claimed: dict[int, tuple[_Score, Claim]], doubts: dict[int, Doubt]) -> None:
+    score = fit.score
+    for index in fit.other:
+        doubts.setdefault(index, "other_start")
+    for index, claim in fit.same:
         before = claimed.get(index)
         if before is None or _is_inherited(claim) or (score > before[0] and not _is_inherited(before[1])):
             claimed[index] = score, claim
@@ -242,13 +217,34 @@ def _is_inherited(claim: Claim) -> bool:
 
 
 def _held(
-    index: int, backend: ServerBackend, claimed: Mapping[int, tuple[_Score, Claim]], doubts: Mapping[int, Doubt]
+    index: int,
+    backend: ServerBackend,
+    claimed: Mapping[int, tuple[_Score, Claim]],
+    doubts: Mapping[int, Doubt],
+    asked: Mapping[str, float],
 ) -> Held:
     doubt = doubts.get(index, "")
-    if index in claimed and doubt != "ambiguous":
-        claim = claimed[index][1]
+    known = claimed.get(index)
+    if known is not None and doubt != "ambiguous":
+        claim = known[1]
+        if claim.holder == "owner_dead" and backend.server in asked:
+            claim = _handed_on(claim, backend, asked[backend.server])
         return Held(backend, claim.holder, claim)
     return Held(backend, "unknown", None, doubt or ("hidden" if backend.started is None else ""))
+
+
+def _handed_on(claim: Claim, backend: ServerBackend, asked: float) -> Claim:
+    """Where it was used lately, and after its owner's death, somebody else works with it: judged as if the owner lived."""
+    held, verdict = claim.checkout, claim.verdict
+    if held is None or verdict is None or backend.unused is None or backend.unused > claim.patience:
+        return claim
+    died = held.checked_out_at + held.age - held.owner.dead_for
+    if asked - backend.unused < died + IMPRECISION:
+        return claim
+    if held.age <= claim.patience:
+        return claim._replace(holder="in_use", verdict=None, limit=claim.patience)
+    verdict = replace(verdict, cause="overdue", limit=claim.patience)
+    return claim._replace(holder="overdue", verdict=verdict, limit=claim.patience)
 
 
 def _unplaced(claims: list[Claim], address: str, reason: Reason) -> Unplaced:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from pgleak.holders.join import HOLDERS, REASONS
+from pgleak.holders.claims import HOLDERS
+from pgleak.holders.join import REASONS
 from pgleak.pool.snapshot import OTHER_SITES
 from pgleak.spec import Spec
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from sqlalchemy.pool import AssertionPool, NullPool, QueuePool, SingletonThreadPool, StaticPool
@@ -30,6 +31,7 @@ from pgleak.pool.snapshot import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sqlalchemy.engine import URL
     from sqlalchemy.pool import Pool
 
     from pgleak.pool.connection import Connection, Holding
@@ -106,19 +108,27 @@ def _made(pool: PoolLedger, engines: list[WatchedEngine], limits: Limits, now: f
         connections.setdefault(id(connection.engine), []).append(connection)
     one_call = min(limits.alive_owner, _ONE_CALL)
     sites: dict[
-        tuple[Frame, ...], list[tuple[bool, bool]]
+        tuple[Frame, ...], list[tuple[bool, bool, object]]
     ] = {}  # not by the raw stacks: the first of a process may differ
     for watched in engines:
-        if watched.made:
+        engine = watched.engine()
+        if watched.made and engine is not None:
             owned = connections.get(id(watched), [])
             last = max((each.used_at for each in owned), default=watched.born)
             again = last - watched.born > one_call
             idle = bool(owned) and all(each.out is None for each in owned) and now - last > limits.unproven_site
-            sites.setdefault(resolve(watched.made), []).append((again, idle and not again))
+            sites.setdefault(resolve(watched.made), []).append((again, idle and not again, _whose(engine.url)))
     for frames, engines_of_site in sites.items():
-        again, unused = (sum(column) for column in zip(*engines_of_site, strict=True))
-        cached = again * _COME_BACK > len(engines_of_site)
+        cached = sum(again for again, _, _ in engines_of_site) * _COME_BACK > len(engines_of_site)
+        same = Counter(whose for _, _, whose in engines_of_site)
+        unused = sum(unused and same[whose] > 1 for _, unused, whose in engines_of_site)
         yield EngineSite(frames, len(engines_of_site), 0 if cached else unused)
+
+
+def _whose(url: URL) -> object:
+    """What sets tenants apart: server, database, role, `options` with a search path. A call of one tenant makes no other."""
+    query = tuple(each for each in url.query.items() if each[0] != "application_name")
+    return url.username, url.host, url.port, url.database, query
 
 
 def holding_of(connection: Connection) -> Holding | None:

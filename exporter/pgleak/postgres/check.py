@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pgleak.finding import Finding
 from pgleak.postgres import activity, role
-from pgleak.postgres.connection import HeldConnection
 from pgleak.postgres.grants import FIRST_WITH_RESERVED, OLDEST_SUPPORTED
+from pgleak.postgres.held import HeldConnection
 from pgleak.postgres.names import Namer
 from pgleak.postgres.queries import load
 from pgleak.postgres.reasons import REASONS, ReadError
@@ -31,7 +31,7 @@ REMEDIES: dict[str, str] = {
     "unreachable": "check host and port, that the server runs, and listen_addresses",
     "authentication": "check user, password (password_file, PGPASSWORD, ~/.pgpass) and pg_hba.conf; `pgleak grants` prints the role",
     "database_missing": "name a database that exists; `postgres` is there on most servers",
-    "slots_exhausted": "on PostgreSQL 16 and later grant pg_use_reserved_connections (see `pgleak grants`); "
+    "slots_exhausted": "on PostgreSQL 16 and later set reserved_connections and grant pg_use_reserved_connections (see `pgleak grants`); "
     "before, free a slot: pgleak has to be connected before the server is full",
     "role_limit": "raise the CONNECTION LIMIT of the role, or stop what else uses it",
     "database_limit": "raise the CONNECTION LIMIT of the database, or watch from another one",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from pgleak.fault import Faults
 from pgleak.postgres import activity
 from pgleak.postgres.canary import CanaryProbe, Logins
-from pgleak.postgres.connection import HeldConnection
+from pgleak.postgres.held import HeldConnection
 from pgleak.postgres.names import Namer
 from pgleak.postgres.queries import load
 from pgleak.postgres.reasons import REASONS, ReadError
@@ -92,7 +92,7 @@ class Reader:
         self._thread: threading.Thread | None = None
         self._errors = dict.fromkeys(REASONS, 0)
         self._last_success: float | None = None
-        self._reported = ""
+        self._faults = Faults(_LOG)
         self.last: Reading | None = None
 
     def start(self) -> Flight:
@@ -158,7 +158,7 @@ class Reader:
         except ReadError as error:
             reading = self._ended(flight, error.reason, error.detail, deadline)
         except Exception as error:  # noqa: BLE001  a fault of ours must show as data, not as a missing scrape
-            self._report(error)
+            self._faults.tell(f"server {self.target.name} cannot be read", error)
             reading = self._ended(flight, "other", f"internal error: {type(error).__name__}", deadline)
         flight.reading = self.last = reading
 
@@ -206,13 +206,6 @@ class Reader:
         with self._lock:
             self._voice.login(logins)
         return logins
-
-    def _report(self, error: Exception) -> None:
-        """Log a fault of ours once, by its frames and without its message, which could quote a value."""
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        if frames != self._reported:
-            self._reported = frames
-            _LOG.error("internal error (%s), please report it:\n%s", type(error).__name__, frames)
 
     def _ended(self, flight: Flight, reason: str, detail: str, deadline: float) -> Reading:
         with self._lock:  # only now: a read that somebody could not wait for may still succeed

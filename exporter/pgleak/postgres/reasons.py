@@ -11,6 +11,8 @@ import re
 
 import psycopg2
 
+from pgleak.secret import without_connection_strings
+
 REASONS: dict[str, str] = {
     "timeout": "No answer in time: the server is frozen or overloaded, or packets are dropped on the way.",
     "unreachable": "Nothing listens there, or the name does not resolve: server stopped, wrong host or port.",
@@ -90,6 +92,9 @@ _TEXTS = tuple(
 )
 
 
+_LONGEST_READ = 2_000  # characters of a message: a server may send any number
+
+
 class ReadError(Exception):
     """A read or login that failed for one of :data:`REASONS`; ``str`` is safe to show."""
 
@@ -118,7 +123,7 @@ def first_line(error: BaseException) -> str:
     text = " ".join(" ".join(lines).split())
     text = re.sub(r'^connection to server on (socket ".*?") failed: ', r"\1: ", text)  # which one, the user did not say
     text = re.sub(r"^connection to server .*? failed: ", "", text)
-    return text[:300] or type(error).__name__
+    return without_connection_strings(text[:_LONGEST_READ])[:300] or type(error).__name__
 
 
 def _said(error: BaseException) -> str:

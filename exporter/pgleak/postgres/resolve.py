@@ -13,6 +13,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgleak import libpq, smallfile
 from pgleak.postgres.reasons import ReadError
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ def resolved(parameters: Mapping[str, str], environ: Mapping[str, str] = os.envi
     """Return ``host``, ``hostaddr`` and ``port`` with every name resolved; empty where there is none to resolve.
 
     A name with several addresses becomes several hosts, which libpq tries in order. Raises :class:`ReadError` when no
-    name resolves. May take as long as the name service does.
+    name resolves, ``DsnError`` for a host that is a connection string. May take as long as the name service does.
     """
     service = _service(parameters, environ)
     if parameters.get("hostaddr") or service.get("hostaddr") or environ.get("PGHOSTADDR"):
         return {}
     given = parameters.get("host") or service.get("host") or environ.get("PGHOST", "")
+    libpq.check({"host": given})  # which nobody has seen yet: it may come from a service, or from PGHOST
     hosts = given.split(",")
     if not any(_is_name(host) for host in hosts):
         return {}
@@ -72,7 +74,7 @@ def _service(parameters: Mapping[str, str], environ: Mapping[str, str]) -> Mappi
     path = Path(environ.get("PGSERVICEFILE") or Path("~/.pg_service.conf").expanduser())
     parser = configparser.RawConfigParser(strict=False, delimiters=("=",))
     try:
-        parser.read(path, encoding="utf-8")
+        parser.read_string(smallfile.content(path, pipe=True).decode())
         return dict(parser[name])
     except (OSError, UnicodeError, KeyError, configparser.Error):
         return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from html import escape
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -10,20 +11,31 @@ from urllib.parse import quote
 from pgleak.who.history import SLOTS
 from pgleak.who.report import place
 from pgleak.who.sight import sight
-from pgleak.who.words import about_applications, about_watching, counted, duration, ended_in_words, how_fast_in_words
+from pgleak.who.words import (
+    about_applications,
+    about_watching,
+    counted,
+    duration,
+    ended_in_words,
+    how_fast_in_words,
+    owner_in_words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pgleak.pool.snapshot import Frame
+    from pgleak.who.connection import Connection
     from pgleak.who.diagnosis import Diagnosis
     from pgleak.who.history import Key, Overview
-    from pgleak.who.report import Application, Connection
+    from pgleak.who.report import Application
     from pgleak.who.room import ServerState
 
 SUSPECTS = 20  # of each application, one by one; /connections has all of them
 APPLICATIONS = 300
 _HEIGHT = 24
+#: Each point that a line may go through: there are tens of thousands on a page, and writing numbers takes its time.
+_POINTS = [[f"{x},{y} " for y in range(_HEIGHT)] for x in range(SLOTS + 1)]
 _NUMBERS = ("Room left", "Connections", "Suspects")
 _RIGHT = ' class="number"'
 
@@ -31,18 +43,27 @@ STYLE = """
 .bad { color: var(--down); font-weight: 600; } th.number, td.number { text-align: right; white-space: nowrap; }
 .where { min-width: 18rem; }
 svg { width: 9rem; height: 1.5rem; display: block; } polyline { fill: none; stroke: var(--link); stroke-width: 2; }
-meter { width: 8rem; } code, pre { font: .875rem/1.5 ui-monospace, monospace; }
-pre { margin: .25rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+meter { width: 8rem; } code { font: .875rem/1.5 ui-monospace, monospace; }
 .finding { border-left: .3rem solid var(--down); padding: .1rem 1rem; margin: 1rem 0; }
+.held { border-color: var(--soft); }
 dl { display: grid; grid-template-columns: 6rem 1fr; margin: .5rem 0; } dd { margin: 0; overflow-wrap: anywhere; }
-a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: .15rem solid var(--link); outline-offset: .15rem; }
+a:focus-visible, .scroll:focus-visible { outline: .15rem solid var(--link); outline-offset: .15rem; }
 """
 
 
 def headline(seen: Overview) -> str:
     """The one thing to know, for the window's title and the top of the page."""
-    leaked = sum(diagnosis.connections for diagnosis in seen.findings.diagnoses)
-    return f"{counted(leaked, 'connection')} leaked" if leaked else sight(seen.report).headline
+    found: Counter[str] = Counter()
+    for each in seen.findings.diagnoses:
+        kind = "guess" if each.is_guess else "leaked" if each.is_leak else "ended" if each.ended else "held"
+        found[kind] += each.connections
+    if found["leaked"]:
+        return f"{counted(found['leaked'] + found['guess'], 'connection')} leaked"
+    if found["guess"]:
+        return f"{counted(found['guess'], 'connection')} perhaps leaked"
+    if found["ended"]:
+        return f"{counted(found['ended'], 'slot')} held on ended connections"
+    return f"{counted(found['held'], 'connection')} held for long" if found["held"] else sight(seen.report).headline
 
 
 def sections(seen: Overview) -> str:
@@ -54,7 +75,8 @@ def sections(seen: Overview) -> str:
 def _findings(seen: Overview) -> Iterator[str]:
     yield f'<h2 id="findings">{escape(headline(seen).capitalize())}</h2>'
     for diagnosis in islice(seen.findings.diagnoses, SUSPECTS):
-        yield f'<section class="finding"><h3>{_title(diagnosis)}</h3><dl>{"".join(_facts(diagnosis))}</dl></section>'
+        kind = "finding" if diagnosis.is_leak or diagnosis.ended else "finding held"
+        yield f'<section class="{kind}"><h3>{_title(diagnosis)}</h3><dl>{"".join(_facts(diagnosis))}</dl></section>'
     more = len(seen.findings.diagnoses) - SUSPECTS
     if more > 0:
         yield f'<p>{more} more: <a href="/connections">/connections</a></p>'
@@ -64,7 +86,8 @@ def _title(diagnosis: Diagnosis) -> str:
     name, server = escape(diagnosis.application), escape(diagnosis.server)
     if diagnosis.ended:
         return f"{name} on {server}: {escape(ended_in_words(diagnosis))}"
-    return f"{name} on {server}: {diagnosis.connections} of {counted(diagnosis.total, 'connection')}"
+    held = "" if diagnosis.is_leak else ", in use" if diagnosis.is_in_use else ", held for long"
+    return f"{name} on {server}: {diagnosis.connections} of {counted(diagnosis.total, 'connection')}{held}"
 
 
 def _facts(diagnosis: Diagnosis) -> Iterator[str]:
@@ -75,6 +98,13 @@ def _facts(diagnosis: Diagnosis) -> Iterator[str]:
         yield f"<dt>Line</dt><dd>{_stack(diagnosis.frames)}</dd>"
     else:
         yield _fact("Line", "not known: no process reports it")
+    held = diagnosis.example
+    if held is not None:
+        yield _fact("Owner", owner_in_words(held))
+        if held.context:
+            yield _fact("Serving", held.context)
+    if diagnosis.hung:
+        yield _fact("Process", "hangs: it has stopped reporting")
     if diagnosis.returned:
         yield _fact(
             "Besides", f"the garbage collector has given back {diagnosis.returned} taken there and never closed"
@@ -102,9 +132,7 @@ def _server(server: ServerState, seen: Overview) -> str:
     most = max(server.usable, 1)
     meter = f'<meter aria-label="connections taken" min="0" max="{most}" low="{0.7 * most:.0f}" high="{0.9 * most:.0f}" optimum="0" value="{server.used}">{taken}</meter> {taken}'
     left = "nothing leaks" if server.visible else "cannot tell: states are hidden"
-    leaks = [
-        diagnosis for diagnosis in seen.findings.diagnoses if diagnosis.server == server.name and not diagnosis.ended
-    ]
+    leaks = [each for each in seen.findings.diagnoses if each.server == server.name and (each.is_leak or each.per_hour)]
     if leaks:
         left = "no new ones" if all(each.per_hour == 0 for each in leaks) else "too early to say"
     first = seen.findings.soonest(server.name)
@@ -151,7 +179,8 @@ def _suspects(seen: Overview) -> Iterator[str]:
         user = f"{application.usename}@" if application.usename else ""
         name = f"{application.name} ({user}{application.server})"
         yield f"<h3>{escape(name)}</h3>"
-        rows = [_suspect(each) for each in application.suspects[:SUSPECTS]]
+        shown = application.suspects[:SUSPECTS]
+        rows = [_suspect(each, before) for each, before in zip(shown, (None, *shown), strict=False)]
         yield table(
             f"Suspects of {name}",
             ("Process id", "State", "Age", "Unused", "Holder", "Where"),
@@ -162,23 +191,25 @@ def _suspects(seen: Overview) -> Iterator[str]:
             yield f'<p>{more} more: <a href="/connections">/connections</a></p>'
 
 
-def _suspect(each: Connection) -> str:
+def _suspect(each: Connection, before: Connection | None) -> str:
     age = "" if each.age is None else duration(each.age)
     unused = "" if each.unused is None else duration(each.unused)
     pid = "" if each.pid is None else str(each.pid)
     return (
         f'<tr><th scope="row">{pid}</th><td>{escape(each.state)}</td><td>{age}</td><td>{unused}</td>'
         f"<td>{escape(each.holder.replace('_', ' '))}</td>"
-        f'<td class="where">{"".join(_where(each))}</td></tr>'
+        f'<td class="where">{"".join(_where(each, before))}</td></tr>'
     )
 
 
-def _where(each: Connection) -> Iterator[str]:
+def _where(each: Connection, before: Connection | None) -> Iterator[str]:
+    """The callers only where they are others than those of the row above."""
     held = each.checkout
+    is_same = before is not None and before.frames == each.frames
     if held is None:
         yield escape(each.evidence.replace("_", " "))
     else:
-        yield _stack(held.frames) if held.frames else escape(held.site)
+        yield _stack(held.frames[:1] if is_same else held.frames) if held.frames else escape(held.site)
         owner = f"{held.owner.kind} {held.owner.name} ({held.owner.state}), for {duration(held.age)}"
         yield f"<div>{escape(owner)}</div>"
         if held.standing:
@@ -188,11 +219,10 @@ def _where(each: Connection) -> Iterator[str]:
 
 
 def _stack(frames: Sequence[Frame]) -> str:
+    """At most four frames, so that nothing has to be opened, which a page that comes anew would close again."""
     first, *callers = frames
-    if not callers:
-        return f"<code>{_frame(first)}</code>"
-    called = "\n".join(_frame(frame) for frame in callers)
-    return f"<details><summary><code>{_frame(first)}</code></summary><pre>called from\n{called}</pre></details>"
+    called = "".join(f"<br>called from {_frame(frame)}" for frame in callers)
+    return f"<code>{_frame(first)}{called}</code>"
 
 
 def _frame(frame: Frame) -> str:
@@ -219,13 +249,20 @@ def _list(notes: Iterable[str]) -> Iterator[str]:
 def _sparkline(seen: Overview, key: Key) -> str:
     """The floor of each ten minutes; what the line shows is told in words, too."""
     first = seen.slot - SLOTS
-    slots = {slot - first: count for slot, count in seen.series.get(key, {}).items() if slot > first}
+    slots = seen.series.get(key, {})
+    if slots and next(iter(slots)) <= first:
+        slots = {slot: count for slot, count in slots.items() if slot > first}
     if len(slots) < 2:
         return '<span class="soft">too early</span>'
     counts = list(slots.values())
-    most = max(*counts, 1)
-    line = " ".join([f"{x},{_HEIGHT - 1 - (_HEIGHT - 2) * count // most}" for x, count in slots.items()])
-    told = f"from {counts[0]} to {counts[-1]}, between {min(counts)} and {max(counts)}"
+    distinct = set(counts)
+    least, most = min(distinct), max(distinct)
+    heights = {count: _HEIGHT - 1 - (_HEIGHT - 2) * count // (most or 1) for count in distinct}
+    start, end = next(iter(slots)) - first, next(reversed(slots)) - first + 1
+    has_gaps = end - start != len(slots)
+    columns = [_POINTS[slot - first] for slot in slots] if has_gaps else _POINTS[start:end]
+    line = "".join(map(list.__getitem__, columns, map(heights.__getitem__, counts)))
+    told = f"from {counts[0]} to {counts[-1]}, between {least} and {most}"
     return (
         f'<svg viewBox="0 0 {SLOTS} {_HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{told}">'
         f'<title>{told}</title><polyline points="{line}"/></svg>'

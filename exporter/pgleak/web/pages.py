@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pgleak.exposition import encode
+from pgleak.fault import Faults
 from pgleak.web import index, negotiation
 from pgleak.web.request import RequestError
 from pgleak.web.response import Response, plain
@@ -46,6 +47,7 @@ class Pages:
     scrape_timeout: float
     scrape_offset: float
     waiting: Waiting = field(default_factory=Waiting)
+    faults: Faults = field(default_factory=lambda: Faults(log))
 
     def answer(self, visit: Visit) -> Response:
         """The answer to any request, whatever the site does."""
@@ -58,9 +60,9 @@ class Pages:
             return _squeezed(page(self, visit), visit.request)
         except RequestError as refused:
             return plain(refused.status, refused.text)
-        except Exception as error:  # noqa: BLE001 -- a scraper gets a status, whatever broke; the type is safe to log
-            log.error("%s could not be answered: %s", visit.request.path, type(error).__name__)
-            return plain(500, "pgleak failed to make this page; its log names the error.")
+        except Exception as error:  # noqa: BLE001 -- a scraper gets a status, whatever broke; its frames are safe to log
+            self.faults.tell(f"{visit.request.path} could not be answered", error)
+            return plain(500, "pgleak failed to make this page; its log says where.")
 
     def index(self, visit: Visit) -> Response:
         with self.waiting.place("/") as admitted:

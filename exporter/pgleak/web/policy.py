@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pgleak import smallfile
 from pgleak.problem import Problem
 from pgleak.web import tls
 from pgleak.web.auth import BasicAuth, TooManyAttemptsError
@@ -30,6 +31,11 @@ class Policy:
     auth: BasicAuth | None = None
     bucket: TokenBucket | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether it lets in only those who have a password, or a certificate."""
+        return self.auth is not None or (self.tls is not None and self.tls.asks)
 
     def opening(self, before: Policy) -> str:
         """What it gives up that an earlier version asked of clients; empty when nothing."""
@@ -84,7 +90,7 @@ def load(file: Path, clock: Callable[[], float] = time.monotonic) -> tuple[Polic
     The second value is the other files whose change makes another policy; the error has it as ``files``.
     """
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        text = smallfile.content(file).decode("utf-8-sig")
     except OSError as error:
         raise WebConfigError(file, [Problem("", f"{error.strerror or 'cannot be read'}")]) from None
     except UnicodeDecodeError:

@@ -98,6 +98,11 @@ class WebServer:
         return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"
 
     @property
+    def lets_everybody_in(self) -> bool:
+        """Whether it listens on every address of the machine, and asks for no password and no certificate."""
+        return self.address[0] in {"0.0.0.0", "::"} and not self._policy.current().asks  # noqa: S104 -- compared, not bound
+
+    @property
     def config_problem(self) -> str:
         """What is wrong with the web config file since it was last read, or nothing. Holds no secrets."""
         return self._policy.problem

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgleak import smallfile
 from pgleak.problem import Problem
 from pgleak.web.ciphers import CURVES
 
@@ -37,6 +38,11 @@ class ServerTls:
     def wrap(self, sock: socket.socket) -> ssl.SSLSocket:
         """Puts TLS around a connection. Does not wait: the handshake is still to be made."""
         return self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+
+    @property
+    def asks(self) -> bool:
+        """Whether only clients with a certificate are let in."""
+        return self.context.verify_mode is ssl.CERT_REQUIRED
 
     def weaker_than(self, other: ServerTls) -> bool:
         """Whether it lets in clients without the certificate that the other one wants."""
@@ -149,7 +155,7 @@ def _read(material: Material | None, mark: str, what: str, problems: list[Proble
     if material.file is not None:
         named = f"{material.file}: "
         try:
-            text = material.file.read_bytes().decode("latin-1")
+            text = smallfile.content(material.file).decode("latin-1")
         except OSError as error:
             problems.append(Problem(material.path, f"{named}{error.strerror or 'cannot be read'}"))
             return ""

@@ -111,10 +111,9 @@ class Section:
                 self._problems.append(Problem(self.at(key.value), "stands here twice", line=_line(key)))
             else:
                 self._values[key.value] = value
-        for key, value in node.value:
-            if key.tag == _MERGE:
-                for name, merged in _merged(value):
-                    self._values.setdefault(name, merged)
+        for source in _merges(node):
+            for name, merged in _merged(source, {id(node)}):
+                self._values.setdefault(name, merged)
 
 
 def shown(value: str) -> str:
@@ -126,13 +125,21 @@ def _pairs(node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, yaml.Node]]:
     return ((key, value) for key, value in node.value if key.tag != _MERGE)
 
 
-def _merged(node: yaml.Node) -> Iterator[tuple[str, yaml.Node]]:
-    """What ``<<: *anchor`` or ``<<: [*one, *two]`` brings in, one level deep."""
+def _merged(node: yaml.Node, seen: set[int]) -> Iterator[tuple[str, yaml.Node]]:
+    """What ``<<: *anchor`` or ``<<: [*one, *two]`` brings in, and what those bring in: of one name, the first counts."""
     for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-        if isinstance(source, yaml.MappingNode):
-            for key, value in _pairs(source):
-                if isinstance(key, yaml.ScalarNode):
-                    yield key.value, value
+        if not isinstance(source, yaml.MappingNode) or id(source) in seen:
+            continue
+        seen.add(id(source))
+        for key, value in _pairs(source):
+            if isinstance(key, yaml.ScalarNode):
+                yield key.value, value
+        for value in _merges(source):
+            yield from _merged(value, seen)
+
+
+def _merges(node: yaml.MappingNode) -> Iterator[yaml.Node]:
+    return (value for key, value in node.value if key.tag == _MERGE)
 
 
 def _is_null(node: yaml.Node) -> bool:

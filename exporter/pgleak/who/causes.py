@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pgleak.pool.snapshot import Checkout, Frame
-    from pgleak.who.report import Connection
+    from pgleak.pool.suspects import Cause as Verdict
+    from pgleak.who.connection import Connection
 
 #: `certain`: the fault itself was seen; `likely`: its traces were; `possible`: seen from outside alone.
 Sure: TypeAlias = Literal["certain", "likely", "possible"]
@@ -25,6 +26,8 @@ class Cause:
     change: str
     sure: Sure
 
+
+_MEANT = "if it is meant to be held, say so: `with pgleak.expected_hold(...)`"
 
 CAUSES: dict[str, Cause] = {
     cause.key: cause
@@ -69,13 +72,19 @@ CAUSES: dict[str, Cause] = {
             "engine_per_call",
             "one place makes an engine per call; each keeps a connection open that it used once",
             "make one engine per process and share it, or call dispose() on each when it is done",
-            "certain",
+            "likely",
         ),
         Cause(
             "expected_hold_exceeded",
             "it is held for longer than its expected_hold block allows",
             "look at what it waits for, or raise max_seconds",
             "certain",
+        ),
+        Cause(
+            "handed_on",
+            "the function that took it has ended and left it to somebody who uses it still",
+            f"whoever has it closes it when the work is done; {_MEANT}",
+            "likely",
         ),
         Cause(
             "kept_between_turns",
@@ -86,7 +95,7 @@ CAUSES: dict[str, Cause] = {
         Cause(
             "held_while_working",
             "the code that took it is still at work and holds it meanwhile",
-            "give it back before long work, waiting and calls elsewhere, and take it again afterwards",
+            f"give it back before long work, waiting and calls elsewhere, and take it again afterwards; {_MEANT}",
             "likely",
         ),
         Cause(
@@ -136,6 +145,9 @@ CAUSES: dict[str, Cause] = {
 """By key."""
 
 
+#: Those in which code that lives is at work with what it holds: for long, but nothing says that it will not give it back.
+AT_WORK = frozenset({"held_while_working", "expected_hold_exceeded", "handed_on"})
+
 #: How Python names a thread that serves one request (socketserver.ThreadingMixIn): the development servers of Flask, Django.
 _SERVES = "(process_request_thread)"
 #: So many connections that one thread or task took at one line, and still holds, were not taken for one piece of work.
@@ -183,7 +195,15 @@ def cause_of(connection: Connection) -> Cause | None:
         if checkout.owner.kind == "task":
             return CAUSES["task_ended"]
         return CAUSES["request_ended" if checkout.context or _SERVES in checkout.owner.name else "thread_ended"]
-    return CAUSES[_why_overdue(checkout)]
+    why = _why_overdue(checkout)
+    return CAUSES["handed_on" if why == "function_left_it_open" and connection.is_used else why]
+
+
+def is_one_piece_of_work(verdict: Verdict | None, checkout: Checkout) -> bool:
+    """Whether nobody but the code that took it has it; in a loop or a request that went on, it was forgotten for all its use."""
+    if verdict == "overdue":
+        return _why_overdue(checkout) == "held_while_working"
+    return verdict in {"detached", "orphaned"}
 
 
 def _why_overdue(checkout: Checkout) -> str:

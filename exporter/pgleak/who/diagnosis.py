@@ -7,14 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pgleak.pool.reading import STALE_AFTER
-from pgleak.who.causes import CAUSES, Cause, causes_of
+from pgleak.who.causes import AT_WORK, CAUSES, Cause, causes_of
 from pgleak.who.pace import Pace, pace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pgleak.pool.snapshot import Checkout, Frame
-    from pgleak.who.report import Application, Connection, Report
+    from pgleak.who.connection import Connection
+    from pgleak.who.report import Application, Report
     from pgleak.who.room import Limit, ServerState
 
 
@@ -45,6 +46,21 @@ class Diagnosis:
         return self.databases.get(limit.name, 0.0)
 
     @property
+    def is_in_use(self) -> bool:
+        """Whether the server sees each of them used."""
+        return bool(self.members) and all(each.is_used for each in self.members)
+
+    @property
+    def is_leak(self) -> bool:
+        """Whether it looks as if nobody is going to give them back; else they are held for long."""
+        return not (self.ended or self.is_in_use or self.cause.key in AT_WORK)
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether only the server's view speaks for a leak, and no growth: a quiet night leaves a pool at rest, too."""
+        return self.is_leak and self.cause.sure == "possible" and not self.per_hour
+
+    @property
     def per_hour(self) -> float | None:
         """So many more each hour, 0 when there are no new ones; None when it is too early to say."""
         return None if self.pace is None else self.pace.per_hour
@@ -70,7 +86,7 @@ class Outlook:
 class Findings:
     """The whole diagnosis; without diagnoses nothing leaks as far as can be seen."""
 
-    diagnoses: tuple[Diagnosis, ...]  # the largest first
+    diagnoses: tuple[Diagnosis, ...]  # what leaks first, the largest on top
     outlooks: tuple[Outlook, ...]  # of what fills up
 
     def outlook(self, server: str, limit: str = "") -> Outlook | None:
@@ -86,7 +102,7 @@ class Findings:
 def diagnose(report: Report) -> Findings:
     """Judge a report."""
     found = [diagnosis for application in report.applications for diagnosis in _of_application(application)]
-    found.sort(key=lambda each: (-each.connections, -each.since))
+    found.sort(key=lambda each: (not (each.is_leak or each.ended), each.is_guess, -each.connections, -each.since))
     return Findings(tuple(found), tuple(_outlooks(report, found)))
 
 

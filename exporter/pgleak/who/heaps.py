@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from pgleak.pool.suspects import piled_in
+from pgleak.who.connection import Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from pgleak.pool.reading import Reading as Folder
     from pgleak.pool.reading import Reported
     from pgleak.pool.snapshot import EngineSite, PoolSnapshot, ProcessIdentity
-    from pgleak.who.report import Connection
+    from pgleak.who.connection import Connection
 
     #: server, user, application
     Key: TypeAlias = tuple[str, str, str]
@@ -41,7 +42,8 @@ def owned_pools(
     """Which pools belong to which application: where most of a pool's connections are, or else wherever its name is."""
     homes: dict[tuple[ProcessIdentity, str], Counter[Key]] = {}
     for key, group in groups.items():
-        for (process, pool_name), count in Counter((each.process, each.pool) for each in group).items():
+        pools = group.pools if type(group) is Quiet else Counter([(each.process, each.pool) for each in group])
+        for (process, pool_name), count in pools.items():
             if process is not None:
                 homes.setdefault((process, pool_name), Counter())[key] += count
     owned: dict[Key, list[Owned]] = {key: [] for key in groups}

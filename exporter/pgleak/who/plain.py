@@ -9,8 +9,9 @@ from pgleak.who.sight import sight
 
 if TYPE_CHECKING:
     from pgleak.pool.snapshot import Frame
+    from pgleak.who.connection import Connection
     from pgleak.who.diagnosis import Diagnosis, Findings, Outlook
-    from pgleak.who.report import Application, Connection, Report
+    from pgleak.who.report import Application, Report
 
 
 def plain(report: Report, findings: Findings) -> dict[str, Any]:
@@ -74,6 +75,8 @@ def _diagnosis(each: Diagnosis) -> dict[str, Any]:
         "what": each.cause.what,
         "change": each.cause.change,
         "sure": each.cause.sure,
+        "leak": each.is_leak,
+        "in_use": each.is_in_use,
         "connections": each.connections,
         "ended_by_server": each.ended,
         "since": each.since,
@@ -111,6 +114,7 @@ def _connection(each: Connection) -> dict[str, Any]:
         "unused": each.unused,
         "transaction": each.transaction,
         "suspect": each.is_suspect,
+        "in_use": each.is_used,
         "evidence": each.evidence or None,
         "holder": each.holder,
         "doubt": each.doubt or None,

@@ -7,92 +7,34 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from pgleak.holders.join import BAD_HOLDERS, claims_of
-from pgleak.pool.reading import STALE_AFTER
+from pgleak.holders.claims import claims_of
+from pgleak.who.connection import Quiet, is_quiet, of_backend, of_claim, worst_first
 from pgleak.who.heaps import heaps, owned_pools
 from pgleak.who.room import ServerState, room
-from pgleak.who.strays import address_of, strays
+from pgleak.who.strays import Homes, address_of, strays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from pgleak.holders.join import Claim, Doubt, Held, Holder, Join
+    from pgleak.holders.join import Held, Join
     from pgleak.pool.reading import Reading as Folder
-    from pgleak.pool.snapshot import Checkout, Frame, ProcessIdentity
-    from pgleak.pool.suspects import Cause
-    from pgleak.postgres.backends import ServerBackend
+    from pgleak.pool.snapshot import Frame
     from pgleak.postgres.reader import Reading
-    from pgleak.who.heaps import Heap, Owned
+    from pgleak.who.connection import Connection
+    from pgleak.who.heaps import Heap, Key, Owned
 
 
-class Connection(NamedTuple):  # thousands are made at once, five times faster than of a frozen dataclass
-    """One connection, as far as each side knows it; what a side does not know is empty, None or "unknown"."""
-
-    server: str
-    pid: int | None
-    datname: str
-    usename: str
-    application_name: str
-    client_addr: str
-    state: str  # of the server; "" when no server was asked
-    age: float | None
-    unused: float | None  # since its state last changed
-    transaction: float | None
-    evidence: str  # why the server's view alone takes it for leaked; "" when it does not
-    holder: Holder
-    doubt: Doubt = ""
-    process: ProcessIdentity | None = None
-    pool: str = ""
-    checkout: Checkout | None = None
-    cause: Cause | None = None  # why the pool's view takes it for leaked
-    limit: float = 0.0  # how long it may be as it is; 0 where nobody judges that
-    silence: float = 0.0  # since its process reported
-
-    @property
-    def is_suspect(self) -> bool:
-        """Whether it looks leaked. Where its process reports, that knows better than a look from outside."""
-        if self.holder == "orphaned" and self.checkout is not None:
-            return self.cause is not None  # its holder may still be about to close it
-        if self.process is not None or self.holder == "unclaimed":
-            return self.holder in BAD_HOLDERS
-        return bool(self.evidence)
-
-    @property
-    def since(self) -> float | None:
-        """For how long it has been leaked, if it is: since it was taken, or else used last."""
-        if self.checkout is not None:
-            return self.checkout.age
-        if self.evidence == "stuck_in_transaction":
-            return self.transaction
-        return self.unused if self.unused is not None else self.age
-
-    @property
-    def unseen(self) -> float:
-        """How old it was when it could first be told to be leaked."""
-        held = self.checkout
-        before = 0.0 if held is None or held.owner.state != "dead" else max(held.age - held.owner.dead_for, 0.0)
-        return self.limit + before + (self.silence if self.silence > STALE_AFTER else 0.0)
-
-    @property
-    def frames(self) -> tuple[Frame, ...]:
-        return self.checkout.frames if self.checkout is not None else ()
-
-    @property
-    def end(self) -> str:
-        """The SQL that ends it, for a person to run; "" where the process id is not the server's."""
-        return f"select pg_terminate_backend({self.pid});" if self.pid is not None and self.state else ""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots, so that what is asked again and again is found once
 class Application:
     """The connections of one application on one server, the worst first."""
 
     server: str
     usename: str
     name: str
-    connections: tuple[Connection, ...]
+    connections: Sequence[Connection]
     heaps: tuple[Heap, ...] = ()
     processes: int = 0  # that report and belong to it
     waiting: int = 0  # requests that wait for a connection of its pools
@@ -103,9 +45,14 @@ class Application:
         Connection, ...
     ] = ()  # its pools hold them for too long, and the server has ended them; in no other number
 
-    @property
+    @cached_property
     def suspects(self) -> tuple[Connection, ...]:
-        return tuple(each for each in self.connections if each.is_suspect)
+        return () if self.is_quiet else tuple([each for each in self.connections if each.is_suspect])
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is to be said of any of its connections."""
+        return type(self.connections) is Quiet  # isinstance takes long, because it is an abstract class's
 
     @property
     def piled(self) -> int:
@@ -139,36 +86,47 @@ class Report:
 
 
 def report(
-    at: float, readings: Sequence[Reading], addresses: Mapping[str, str], folder: Folder | None, join: Join
+    at: float,
+    readings: Sequence[Reading],
+    addresses: Mapping[str, str],
+    folder: Folder | None,
+    join: Join,
+    homes: Homes | None = None,
 ) -> Report:
     """Put one look together; what no server that could be read shows is taken from the processes alone."""
     dark = {addresses.get(reading.name, ""): reading.name for reading in readings if reading.server is None}
     is_dark = all(
         reading.server is None for reading in readings
     )  # no server at all is as good as none that can be read
-    connections = [_of_backend(held, at) for held in join.held]
+    asked = {reading.name: reading.asked for reading in readings}
+    found: dict[Key, list[Held]] = {}
+    for held in join.held:
+        backend = held.backend
+        found.setdefault((backend.server, backend.usename, backend.label), []).append(held)
+    groups: dict[Key, Sequence[Connection]] = {
+        key: Quiet(group, at, asked) if all(map(is_quiet, group)) else [of_backend(each, at, asked) for each in group]
+        for key, group in found.items()
+    }
+    names = {key: group[-1].backend.application_name for key, group in found.items()}
+    unplaced: list[Connection] = []
     unread = folder.processes if folder and (dark or is_dark) else ()
     shown = {(held.claim.process, held.claim.backend) for held in join.held if unread and held.claim is not None}
     for claim in claims_of(unread):
         address = address_of(claim)
         if is_dark or (address in dark and (claim.process, claim.backend) not in shown):
-            connections.append(_of_claim(claim, dark.get(address, address), at))
+            unplaced.append(of_claim(claim, dark.get(address, address), at))
     lost: dict[tuple[str, str], list[Connection]] = {}  # by server and the name that the processes give
     closed: Counter[tuple[str, str]] = Counter()
-    for claim, address, server in strays(readings, addresses, folder, join) if folder else ():
+    for claim, address, server in strays(readings, addresses, folder, join, homes or Homes()) if folder else ():
         if server:
-            lost.setdefault((server, claim.pool.application_name), []).append(_of_claim(claim, server, at))
+            lost.setdefault((server, claim.pool.application_name), []).append(of_claim(claim, server, at))
             closed[claim.pool.application_name, address] += 1
         else:
-            connections.append(_of_claim(claim, address, at))
-    groups: dict[tuple[str, str, str], list[Connection]] = {}
-    for each in connections:
-        groups.setdefault((each.server, each.usename, each.application_name), []).append(each)
-    raw_names = {
-        (held.backend.server, held.backend.usename, held.backend.label): held.backend.application_name
-        for held in join.held
-    }
-    names = {key: raw_names.get(key, key[2]) for key in groups}
+            unplaced.append(of_claim(claim, address, at))
+    for each in unplaced:
+        key = each.server, each.usename, each.application_name
+        names.setdefault(key, each.application_name)
+        groups[key] = [*groups.get(key, ()), each]
     for server, name in lost:
         if not any((key[0], known) == (server, name) for key, known in names.items()):
             groups[server, "", name], names[server, "", name] = [], name
@@ -200,7 +158,7 @@ def _badness(application: Application) -> tuple[int, int, str, str]:
 
 def _application(
     key: tuple[str, str, str],
-    connections: Iterable[Connection],
+    connections: Sequence[Connection],
     owned: Sequence[Owned],
     heaps: tuple[Heap, ...],
     ended: Sequence[Connection],
@@ -209,10 +167,9 @@ def _application(
     returned: Counter[str] = Counter()
     for _, pool in pools:
         returned.update(pool.counters.returned_by_gc)
-    worst_first = sorted(connections, key=lambda each: (not each.is_suspect, -(each.since or 0), each.pid or 0))
     return Application(
         *key,
-        tuple(worst_first),
+        connections if type(connections) is Quiet else worst_first(connections),
         heaps,
         processes=len({process for process, _ in pools}),
         waiting=sum(pool.pending for _, pool in pools),
@@ -221,41 +178,6 @@ def _application(
         returned=returned,
         ended=tuple(sorted(ended, key=lambda each: -(each.since or 0))),
     )
-
-
-def _of_backend(held: Held, at: float) -> Connection:
-    backend: ServerBackend = held.backend
-    claim = held.claim
-    return Connection(
-        backend.server,
-        backend.pid,
-        backend.datname,
-        backend.usename,
-        backend.label,
-        backend.client_addr,
-        backend.state,
-        max(at - backend.started, 0.0) if backend.started is not None else None,
-        backend.unused,
-        backend.transaction,
-        backend.evidence,
-        held.holder,
-        held.doubt,
-        *((None, "", None, None, backend.limit) if claim is None else _inside(claim)),
-    )
-
-
-def _of_claim(claim: Claim, server: str, at: float) -> Connection:
-    database = claim.backend.server.rpartition("/")[2]
-    age = max(at - claim.backend.opened, 0.0)
-    name = claim.pool.application_name
-    pid, inside = claim.backend.pid, _inside(claim)
-    return Connection(server, pid, database, "", name, "", "", age, None, None, "", claim.holder, "", *inside)
-
-
-def _inside(claim: Claim) -> tuple[ProcessIdentity, str, Checkout | None, Cause | None, float, float]:
-    """What a process says of a connection: the last fields of one, from `process` on."""
-    cause = claim.verdict.cause if claim.verdict is not None else None
-    return claim.process, claim.pool.name, claim.checkout, cause, claim.limit, claim.silence
 
 
 def _watch(folder: Folder) -> Watch:

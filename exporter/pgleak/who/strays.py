@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgleak.holders.join import BAD_HOLDERS, GREATEST_PID, checkouts_of
+from pgleak.holders.claims import bad_checkouts_of
+from pgleak.holders.join import GREATEST_PID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pgleak.holders.join import Claim, Join
+    from pgleak.holders.claims import Claim
+    from pgleak.holders.join import Join
     from pgleak.pool.reading import Reading as Folder
     from pgleak.pool.snapshot import ProcessIdentity
     from pgleak.postgres.reader import Reading
+
+
+_REMEMBERED = 1000  # addresses
 
 
 class Stray(NamedTuple):
@@ -27,33 +32,58 @@ class Stray(NamedTuple):
     ended_by: str  # the server that has ended it; "" where nobody can say
 
 
-def strays(readings: Sequence[Reading], addresses: Mapping[str, str], folder: Folder, join: Join) -> Iterator[Stray]:
+class Homes:
+    """Which server is meant by an address that the processes of one machine use, an alias perhaps; from look to look."""
+
+    def __init__(self) -> None:
+        self._servers: dict[tuple[str, str, str], str] = {}
+
+    def learn(self, join: Join) -> None:
+        seen: dict[tuple[str, str, str], str] = {}
+        for (process, address), server in join.places.items():
+            if seen.setdefault(_key(process, address), server) != server:
+                seen[_key(process, address)] = ""  # the same name for two servers, in containers of one name perhaps
+        before = {key: server for key, server in self._servers.items() if key not in seen}
+        self._servers = {**before, **seen}
+        for key in list(self._servers)[:-_REMEMBERED]:
+            del self._servers[key]
+
+    def server(self, process: ProcessIdentity, address: str) -> str:
+        return self._servers.get(_key(process, address), "")
+
+
+def _key(process: ProcessIdentity, address: str) -> tuple[str, str, str]:
+    return process.boot, process.host, address
+
+
+def strays(
+    readings: Sequence[Reading], addresses: Mapping[str, str], folder: Folder, join: Join, homes: Homes
+) -> Iterator[Stray]:
     """Those of servers that can be read: what the others have is taken from the processes anyway."""
     asked = {reading.name: reading.asked for reading in readings if reading.server is not None}
     down = {addresses.get(reading.name, "") for reading in readings if reading.server is None}
     if not asked:
         return
-    bad = [each for each in checkouts_of(folder.processes) if each.holder in BAD_HOLDERS]
+    bad = list(bad_checkouts_of(folder.processes))
     bad_pids = {each.backend.pid for each in bad}
     shown = {
-        (each.claim.process, each.claim.backend)
-        for each in join.held
-        if each.claim is not None and each.claim.backend.pid in bad_pids
+        (claim.process, claim.backend)
+        for backend, _, claim, _ in join.held
+        if backend.pid in bad_pids and claim is not None
     }
     found = [each for each in bad if (each.process, each.backend) not in shown and address_of(each) not in down]
     if not found:
         return
     pids = {held.backend.pid for held in join.held}
-    places: dict[tuple[ProcessIdentity, str], str] = {}
-    for held in join.held:
-        if held.claim is not None:
-            places[held.claim.process, address_of(held.claim)] = held.backend.server
     for claim in found:
         address = address_of(claim)
         at_address = [name for name in asked if addresses.get(name) == address]
-        server = places.get((claim.process, address)) or (at_address[0] if len(at_address) == 1 else "")
+        server = join.places.get((claim.process, address)) or (at_address[0] if len(at_address) == 1 else "")
+        server = server or homes.server(claim.process, address)
         pid = claim.backend.pid or 0
-        is_ended = server and 0 < pid <= GREATEST_PID and pid not in pids and claim.backend.opened < asked[server]
+        is_ended = (
+            server in asked and 0 < pid <= GREATEST_PID and pid not in pids and claim.backend.opened < asked[server]
+        )
         if not is_ended:
             yield Stray(claim, address, "")
         elif (

@@ -13,8 +13,9 @@ from pgleak.who.words import counted, duration, ended_in_words, how_fast_in_word
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pgleak.who.connection import Connection
     from pgleak.who.diagnosis import Diagnosis, Findings, Outlook
-    from pgleak.who.report import Application, Connection, Report
+    from pgleak.who.report import Application, Report
     from pgleak.who.room import ServerState
 
 WIDTH = 80
@@ -106,6 +107,7 @@ def _inside(application: Application) -> str:
     known: dict[str, list[Connection]] = {}
     for each in application.connections:
         name = _word(each.holder) if each.process is not None or application.processes else each.state or "unknown"
+        name = "in use for long" if each.is_busy else name
         known.setdefault(name, []).append(each)
     told = []
     for name, group in sorted(known.items(), key=lambda item: (-len(item[1]), item[0])):
@@ -151,7 +153,8 @@ def _culprit(diagnosis: Diagnosis, width: int, most: int, *, has_rows: bool) -> 
     line = f" {place(diagnosis.frames[0])} {diagnosis.frames[0].function}," if diagnosis.frames else ""
     yield from wrapped(
         f"! {diagnosis.connections}x{line} {diagnosis.application} on {diagnosis.server}, "
-        f"since {duration(diagnosis.since)}{f', {pace}' if pace else ''}: {_word(diagnosis.cause.key)}",
+        f"since {duration(diagnosis.since)}{f', {pace}' if pace else ''}: {_word(diagnosis.cause.key)}"
+        f"{', in use' if diagnosis.is_in_use else ''}",
         width,
         "!   ",
     )

@@ -7,20 +7,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgleak.who.report import Application, Connection, Report
+    from pgleak.who.connection import Connection
+    from pgleak.who.report import Application, Report
 
-_WORTH_SAYING = 10.0  # seconds; requests that are answered take less
+WORTH_SAYING = 10.0  # seconds; requests that are answered take less
 
 
 def unjudged(report: Report) -> Iterator[tuple[Application, str, tuple[Connection, ...]]]:
     """By application and in words: the longest first."""
     for application in report.applications:
-        young = [each for each in application.connections if not each.is_suspect and each.limit]
+        if application.is_quiet:
+            continue
+        young = [each for each in application.connections if each.limit and not each.is_used and not each.is_suspect]
         # A block that says how long it may take says that this is in order.
         held = [each for each in young if each.checkout is not None and each.checkout.expected is None]
         left = [each for each in young if each.process is None and each.state.startswith("idle in transaction")]
         for words, group in (("held", held), ("idle in a transaction", left)):
-            found = sorted((each for each in group if waits(each) >= _WORTH_SAYING), key=lambda each: -waits(each))
+            found = sorted((each for each in group if waits(each) >= WORTH_SAYING), key=lambda each: -waits(each))
             if found:
                 yield application, words, tuple(found)
 

@@ -16,7 +16,7 @@ from pgleak.who.unjudged import unjudged, waits
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgleak.pool.snapshot import Frame
+    from pgleak.pool.snapshot import Checkout, Frame
     from pgleak.who.diagnosis import Diagnosis, Findings, Outlook
     from pgleak.who.report import Application, Report
 
@@ -67,14 +67,7 @@ def tell(report: Report, findings: Findings, width: int = 80) -> list[str]:
 
 
 def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -> Iterator[str]:
-    heading = (
-        f"{diagnosis.application} leaks on {diagnosis.server}: "
-        f"{diagnosis.connections} of its {counted(diagnosis.total, 'connection')} "
-        f"{'does' if diagnosis.connections == 1 else 'do'} not come back."
-    )
-    if diagnosis.ended:
-        heading = f"{diagnosis.application} on {diagnosis.server}: {ended_in_words(diagnosis)}."
-    yield from wrapped(heading, width)
+    yield from wrapped(_heading(diagnosis), width)
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(report.at - diagnosis.since))
     how_fast = "" if diagnosis.ended else ", " + (how_fast_in_words(diagnosis) or "too early to say how fast")
     yield from _field("since", f"{began} ({duration(diagnosis.since)} ago){how_fast}", width)
@@ -95,12 +88,7 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
         yield from _field("line", "not known: no process reports it (PGLEAK_DIR, --pool-dir)", width)
     held = diagnosis.example
     if held is not None:
-        owner = f"{held.owner.kind} {held.owner.name!r}"
-        if held.owner.state == "dead":
-            yield from _field("owner", f"{owner} has ended", width)
-        else:
-            stands = f" and stands at {_frame(held.standing[0])}" if held.standing else ""
-            yield from _field("owner", f"{owner} lives{stands}", width)
+        yield from _field("owner", owner_in_words(held), width)
         if held.context:
             yield from _field("serving", held.context, width)
     if diagnosis.returned:
@@ -109,6 +97,21 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
     if diagnosis.hung:
         yield from _field("process", "hangs: it has stopped reporting", width)
     yield from _field("change", diagnosis.cause.change, width)
+
+
+def _heading(diagnosis: Diagnosis) -> str:
+    if diagnosis.ended:
+        return f"{diagnosis.application} on {diagnosis.server}: {ended_in_words(diagnosis)}."
+    share = f"{diagnosis.connections} of its {counted(diagnosis.total, 'connection')}"
+    if diagnosis.is_guess:
+        seem = "seems" if diagnosis.connections == 1 else "seem"
+        return f"{diagnosis.application} may leak on {diagnosis.server}: {share} {seem} not to come back."
+    if diagnosis.is_leak:
+        come = "does" if diagnosis.connections == 1 else "do"
+        return f"{diagnosis.application} leaks on {diagnosis.server}: {share} {come} not come back."
+    used = ", and uses them" if diagnosis.is_in_use else ""
+    used = ", and uses it" if used and diagnosis.connections == 1 else used
+    return f"{diagnosis.application} holds {share} on {diagnosis.server} for long{used}."
 
 
 def ended_in_words(diagnosis: Diagnosis) -> str:
@@ -120,6 +123,14 @@ def ended_in_words(diagnosis: Diagnosis) -> str:
         f"{counted(diagnosis.connections, 'slot')} of pool {', '.join(pools)} {'is' if one else 'are'} held on "
         f"{'a connection' if one else 'connections'} that the server has ended: restart process {', '.join(map(str, pids))}"
     )
+
+
+def owner_in_words(held: Checkout) -> str:
+    """As in `thread 'worker-1' lives and stands at jobs.py:9 in shop.jobs:turn`."""
+    owner = f"{held.owner.kind} {held.owner.name!r}"
+    if held.owner.state == "dead":
+        return f"{owner} has ended"
+    return f"{owner} lives{f' and stands at {_frame(held.standing[0])}' if held.standing else ''}"
 
 
 def how_fast_in_words(diagnosis: Diagnosis) -> str:
@@ -176,7 +187,24 @@ def about_applications(report: Report) -> Iterator[str]:
             f"judged after {duration(young[0].limit)}"
         )
     for application in report.applications:
+        yield from _at_work(application)
         yield from _about(application, report)
+
+
+def _at_work(application: Application) -> Iterator[str]:
+    """What takes long and is in use: no leak, and worth a word where the pool is tight."""
+    if application.is_quiet:
+        return
+    busy = [each.checkout for each in application.connections if each.is_busy and each.checkout is not None]
+    if not busy:
+        return
+    longest = max(busy, key=lambda held: held.age)
+    where = _frame(longest.frames[0]) if longest.frames else longest.site
+    oldest = "the longest " if len(busy) > 1 else ""
+    yield (
+        f"{application.name}: {counted(len(busy), 'connection')} held for long {'is' if len(busy) == 1 else 'are'} in use, "
+        f"{oldest}for {duration(longest.age)} by {where}: no leak; pgleak.expected_hold() says that it is meant"
+    )
 
 
 def _about(application: Application, report: Report) -> Iterator[str]:
@@ -198,11 +226,13 @@ def _about(application: Application, report: Report) -> Iterator[str]:
             f"{application.name}: the garbage collector had to give back {counted(sum(returned.values()), 'connection')} that "
             f"nobody closed, taken in {', '.join(f'{site} ({returned[site]})' for site in worst)}: each was leaked until it ran"
         )
+    if application.is_quiet or not application.processes:
+        return
     unknown = sum(
         each.holder == "unknown" and not each.doubt and (each.age is None or each.age > STALE_AFTER)
         for each in application.connections
     )
-    if application.processes and unknown:
+    if unknown:
         total = counted(len(application.connections), "connection")
         yield (
             f"{application.name}: {unknown} of its {total} on {application.server} {'is' if unknown == 1 else 'are'} "

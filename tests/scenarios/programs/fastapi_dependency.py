@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 import urllib.error
@@ -66,7 +65,6 @@ def get(address: str) -> None:
 
 
 def buggy() -> None:
-    gc.disable()  # what is left behind is garbage in cycles; which of it a collection returns, and when, is chance
     address = serve(application(session_without_finally))
     for number in range(6):
         get(f"{address}{number}")

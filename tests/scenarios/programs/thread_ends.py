@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 
 from sqlalchemy import create_engine, text
@@ -25,7 +24,6 @@ def send_mail_and_remove(order: int) -> None:
 
 
 def buggy() -> None:
-    gc.disable()  # what is left behind is garbage in cycles; which of it a collection returns, and when, is chance
     for order in range(4):
         threading.Thread(target=send_mail, args=(order,)).start()
 
