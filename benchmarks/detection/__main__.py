@@ -53,6 +53,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("folder", nargs="?", type=Path, help="traces to score instead of simulating")
     parser.add_argument("--quick", action="store_true", help="four short traces, for CI")
     parser.add_argument("--seeds", type=int, default=2, help="traces per family (default: 2)")
+    parser.add_argument("--first", type=int, help=f"the first seed (default: {HELD_OUT_SEED}, with --tuning 0)")
     parser.add_argument("--families", default="", help="only these, separated by commas")
     parser.add_argument("--tuning", action="store_true", help="the families and seeds that the rules were made on")
     parser.add_argument("--lost", type=float, default=0.0, help="share of scrapes that fail (default: 0)")
@@ -67,7 +68,7 @@ def _jobs(options: argparse.Namespace) -> Iterator[Job]:
     if options.folder:
         yield from ((path.name, partial(load, path)) for path in stored(options.folder))
         return
-    first = 0 if options.tuning else HELD_OUT_SEED
+    first = options.first if options.first is not None else 0 if options.tuning else HELD_OUT_SEED
     names = [name for name in (*LEAKS, *LOADS) if not (options.tuning and name in HELD_OUT)]
     if options.quick:
         names, options.seeds = list(_QUICK), 1
