@@ -119,9 +119,10 @@ def test_a_hash_with_stray_bits_in_its_salt_works_as_elsewhere() -> None:
 
 
 def seconds(auth: BasicAuth, authorization: str) -> float:
-    started = time.perf_counter()
+    """Of processor time: what else the machine does must not count."""
+    started = time.thread_time()
     auth.allows(authorization, "127.0.0.1")
-    return time.perf_counter() - started
+    return time.thread_time() - started
 
 
 def test_a_proven_password_costs_nothing_the_next_time() -> None:
