@@ -7,8 +7,9 @@ in another's interpreter; they run by turns, a batch each, and the median of the
 disturbs all of them alike. Where a process has what in memory is luck, so each variant has several processes in turn.
 OpenTelemetry's instrumentation takes part where it is installed.
 
-"wrappers alone" and "no call site" are parts of pgleak: two Python functions around SQLAlchemy's own that do nothing, and
-all of it but the walk up the stack. They say where the cost lies, and what is left of it whatever is left out.
+"empty listeners" and "wrappers alone" are what other ways of watching cost at least: two functions for SQLAlchemy's events, and
+two around its methods, that do nothing. OpenTelemetry's is compared on a checkout and checkin alone, which is what both of
+them watch; its spans for statements are in the other figures, and pgleak has nothing like them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import Pool
 
 from pgleak.demo.embedded import EmbeddedPostgres
-from pgleak.pool import api, checkouts
+from pgleak.pool import api
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
 TARGET_MICROSECONDS = 4.0
-TARGET_SELECT = 1.06
+TARGET_SELECT = 0.06
 REFERENCE_BARE = 5.3  # microseconds, on the machine for which the target was set
 TARGET_OTEL = 7.0
 
@@ -103,7 +104,7 @@ def pgleak(engine: Engine) -> Iterator[None]:
 
 @contextlib.contextmanager
 def wrappers_alone(_engine: Engine) -> Iterator[None]:
-    """The least that anything costs which is to see waiting and timeouts, for which there is no event."""
+    """The least that a wrapper costs which calls what it wraps: a frame more on each way."""
     originals: dict[str, Any] = {name: vars(Pool)[name] for name in ("connect", "_return_conn")}
     take, give_back = originals.values()
 
@@ -120,18 +121,6 @@ def wrappers_alone(_engine: Engine) -> Iterator[None]:
     finally:
         for name, original in originals.items():
             setattr(Pool, name, original)
-
-
-@contextlib.contextmanager
-def no_call_site(engine: Engine) -> Iterator[None]:
-    names, here = vars(checkouts), (worker.__code__, 0)
-    original = names["capture"]
-    names["capture"] = lambda _frame: (here, False)
-    try:
-        with pgleak(engine):
-            yield
-    finally:
-        names["capture"] = original
 
 
 @contextlib.contextmanager
@@ -169,7 +158,6 @@ SWITCHES: dict[str, Any] = {
     "bare": bare,
     "empty listeners": empty_listeners,
     "wrappers alone": wrappers_alone,
-    "no call site": no_call_site,
     "pgleak": pgleak,
     "full stack": full_stack,
     "opentelemetry": opentelemetry,
@@ -262,29 +250,35 @@ def show(title: str, results: list[Result]) -> None:
         )
 
 
-def verdict(pool: list[Result], one: list[Result]) -> bool:
+def verdict(results: dict[str, list[Result]]) -> bool:
     """Whether the promises hold, each said in a line."""
-    over = {variant.name: variant.median - pool[0].median for variant in pool}
-    ratio = {variant.name: variant.median / one[0].median for variant in one}
-    select_over = {variant.name: variant.median - one[0].median for variant in one}
-    scaled = over["pgleak"] / pool[0].median * REFERENCE_BARE
+    bare = {work: of[0].median for work, of in results.items()}
+    over = {work: {each.name: each.median - bare[work] for each in of} for work, of in results.items()}
+    pool, select_ratio = over["pool"]["pgleak"], over["select"]["pgleak"] / bare["select"]
+    scaled = pool / bare["pool"] * REFERENCE_BARE
     promises = [
         (
             (
-                f"{over['pgleak']:+.2f} us per checkout and checkin, that is {scaled:+.2f} us on a machine where bare takes "
+                f"{pool:+.2f} us per checkout and checkin, that is {scaled:+.2f} us on a machine where bare takes "
                 f"{REFERENCE_BARE} us (at most {TARGET_MICROSECONDS:+} there)"
             ),
             scaled <= TARGET_MICROSECONDS,
         ),
         (
-            f"{ratio['pgleak'] - 1:+.1%} on a SELECT 1 (at most {TARGET_SELECT - 1:+.0%})",
-            ratio["pgleak"] <= TARGET_SELECT,
+            f"{select_ratio:+.1%} on a SELECT 1 (at most {TARGET_SELECT:+.0%})",
+            select_ratio <= TARGET_SELECT,
         ),
     ]
-    if "opentelemetry" in over:
-        times = select_over["opentelemetry"] / select_over["pgleak"]
+    if "opentelemetry" in over["pool"]:
+        times = {work: of["opentelemetry"] / of["pgleak"] for work, of in over.items()}
         promises.append(
-            (f"{times:.1f} times cheaper than OpenTelemetry's (at least {TARGET_OTEL:.0f})", times >= TARGET_OTEL)
+            (
+                (
+                    f"{times['pool']:.1f} times cheaper than OpenTelemetry's for a checkout and checkin (at least "
+                    f"{TARGET_OTEL:.0f}); with a Connection {times['connect']:.0f} times, with a SELECT 1 {times['select']:.0f} times"
+                ),
+                times["pool"] >= TARGET_OTEL,
+            )
         )
     print()
     for line, kept in promises:
@@ -320,7 +314,7 @@ def main() -> int:
         results = measure(names, url, generations=arguments.generations, rounds=arguments.rounds)
     for work, title in TITLES.items():
         show(f"{title}; thread CPU time", results[work])
-    kept = verdict(results["pool"], results["select"])
+    kept = verdict(results)
     return 1 if arguments.check and not kept else 0
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool, SingletonThreadPool
 
 from pgleak.pool import api, checkouts
+from pgleak.pool.connection import MARK
 from pool_support import EVENTS, Counts, Truth, counts, new_name, pool_of, url
 
 if TYPE_CHECKING:
@@ -144,7 +145,12 @@ def test_uninstrumenting_leaves_sqlalchemy_as_it_was(postgres16: EmbeddedPostgre
     engine.dispose()
     engine.connect().close()
     assert _listeners(engine) != before
+    with engine.connect() as connection:
+        record = connection.connection._connection_record
+    carriers = record, engine.pool
+    assert all(hasattr(carrier, MARK) for carrier in carriers)
     api.uninstrument()
+    assert not any(hasattr(carrier, MARK) for carrier in carriers)
     assert _listeners(engine) == before
     assert "connect" not in vars(engine.dialect)
     assert [getattr(owner, name) for owner, name in MODIFIED] == ORIGINALS

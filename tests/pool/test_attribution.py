@@ -6,10 +6,13 @@ import asyncio
 import gc
 import threading
 import time
+from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
@@ -22,8 +25,6 @@ from pool_support import new_name, pool_of, url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from sqlalchemy.engine import Engine
 
     from pgleak.demo.embedded import EmbeddedPostgres
     from pgleak.pool.snapshot import Checkout, ProcessSnapshot
@@ -66,6 +67,59 @@ def test_the_line_that_checked_a_connection_out(postgres16: EmbeddedPostgres) ->
     assert len(checkout.frames) <= 4
     assert (checkout.kind, checkout.place) == ("connection", "pool")
     connection.close()
+    engine.dispose()
+
+
+def test_each_checkout_has_its_own_callers(postgres16: EmbeddedPostgres) -> None:
+    """Also where a place is known from before."""
+    engine, held = watched(postgres16)
+
+    def repository() -> Any:
+        return engine.connect()
+
+    def import_orders() -> Any:
+        return repository()
+
+    def send_mails() -> Any:
+        return repository()
+
+    for service in (import_orders, send_mails, import_orders, send_mails):
+        with service():
+            assert [frame.function for frame in held().frames[:2]] == [
+                _name(function) for function in (repository, service)
+            ]
+    engine.dispose()
+
+
+WAYS: dict[str, Any] = {
+    "connect": lambda engine: engine.connect(),
+    "raw_connection": lambda engine: engine.raw_connection(),
+    "the pool itself": lambda engine: engine.pool.connect(),
+    "by a library": lambda engine: singledispatch(Engine.connect)(engine),  # noqa: PLW0108 - it is the place
+    "session": lambda engine: Session(engine).connection(),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whatever_leads_to_the_pool_the_place_is_the_applications(postgres16: EmbeddedPostgres, way: str) -> None:
+    """The first time, when its file is looked at, and each time after that."""
+    engine, held = watched(postgres16)
+
+    def take() -> Any:
+        return WAYS[way](engine)
+
+    for _ in range(3):
+        connection = take()
+        frames = held().frames
+        assert (frames[0].file, HERE[frames[0].line - 1].split('"')[1]) == (__file__, way)
+        assert [frame.function for frame in frames[1:3]] == [
+            _name(take),
+            test_whatever_leads_to_the_pool_the_place_is_the_applications.__name__,
+        ]
+        assert held().kind == ("session" if way == "session" else "connection")
+        connection.close()
+        del connection
+        gc.collect()
     engine.dispose()
 
 

@@ -11,34 +11,41 @@ import sys
 from asyncio import _get_running_loop as running_loop
 from itertools import count
 from time import monotonic, time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import Pool, SingletonThreadPool
+from sqlalchemy.pool.base import _ConnectionFairy
 
 from pgleak.pool import owner as owners
+from pgleak.pool.connection import MARK, unmark
 from pgleak.pool.ledger import LEDGER, WatchedEngine, numbers
 from pgleak.pool.marks import MARKS
+from pgleak.pool.methods import code_of, does_only
 from pgleak.pool.origin import capture
+from pgleak.pool.sites import BRIEF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from pgleak.pool.ledger import Connection, PoolLedger
+    from pgleak.pool.connection import Connection
+    from pgleak.pool.ledger import PoolLedger
     from pgleak.pool.origin import Stack
     from pgleak.pool.owner import TaskOwner, ThreadOwner
     from pgleak.pool.sites import Site
 
-# id of a pool -> its ledger, None for a pool that is not watched; and what takes the entry away when the pool dies
-_ledgers: dict[int, PoolLedger | None] = {}
-_deaths: dict[int, ref[Pool]] = {}
+# id of a pool that carries its ledger -> the pool; and what takes the entry away when the pool dies
+_marked: dict[int, ref[Pool]] = {}
 _changes = count(1)
 _changed = 0  # what the last change of what is watched was numbered
-_absent: Any = object()
 _original: dict[tuple[type[Pool], str], Any] = {}
 _RETURN = "_return_conn"  # since 1.0; not public
+_CONNECT = "def connect(self):\n    ''\n    return _ConnectionFairy._checkout(self)"
+_RETURN_CONN = "def _return_conn(self, record):\n    ''\n    self._do_return_conn(record)"
 _on_first_connect: list[Callable[[], None]] = []
 
 
@@ -51,8 +58,10 @@ def install() -> None:
     ):
         original = kind.__dict__.get(name)
         if original is not None and (kind, name) not in _original:
-            _original[kind, name] = original
             wrapped = wrapper(original)
+            if wrapped is None:
+                continue
+            _original[kind, name] = original
             wrapped.__doc__ = original.__doc__
             wrapped.__wrapped__ = original
             wrapped.pgleak = True
@@ -77,8 +86,11 @@ def forget() -> None:
     """Look every pool up anew: after a change of what is watched, and after a fork."""
     global _changed  # noqa: PLW0603 - before anything is forgotten, so that who remembers after that sees it
     _changed = next(_changes)
-    _deaths.clear()
-    _ledgers.clear()
+    for reference in list(_marked.values()):
+        pool = reference()
+        if pool is not None:
+            unmark(pool)
+    _marked.clear()
 
 
 def on_first_connect(callback: Callable[[], None]) -> None:
@@ -87,41 +99,70 @@ def on_first_connect(callback: Callable[[], None]) -> None:
 
 
 def _connecting(original: Any) -> Any:
-    find_ledger = _ledgers.get
     frame_at = sys._getframe  # noqa: SLF001 - documented; inspect.currentframe() is the same with a detour
     current_marks = MARKS.get
-    here = owners.storage()
+    here, tasks = owners.storage(), owners.TASKS
+    engine_connect, raw_connection = code_of(Engine.connect), code_of(Engine.raw_connection)
+    # SQLAlchemy's method does nothing but make this call: made here, there is no call more than without pgleak
+    fairy: Any = _ConnectionFairy if does_only(original, _CONNECT) else SimpleNamespace(_checkout=original)
 
-    def connect(self: Pool) -> Any:
+    def connect(self: Any) -> Any:
         try:
-            ledger = find_ledger(id(self), _absent)
-            if ledger is _absent:
+            try:
+                ledger = self.pgleak
+            except AttributeError:
                 ledger = _look_up(self)
             started = monotonic()
         except Exception:  # noqa: BLE001 - raised here it would cost the application the connection, as below
             LEDGER.errors += 1
             ledger, started = None, 0.0
         if ledger is None:
-            return original(self)
+            return fairy._checkout(self)  # noqa: SLF001
         ledger.pending += 1
         try:
-            proxy = original(self)
+            proxy = fairy._checkout(self)  # noqa: SLF001
         except BaseException as error:
             _failed(ledger, started, error)
             raise
         ledger.pending -= 1
         try:
+            record = proxy._connection_record  # noqa: SLF001
             try:
-                connection = ledger.connections[id(proxy.dbapi_connection)]
-                stack, session = capture(frame_at(1))
-                site = ledger.sites[id(stack[0])]
-                owner = here.owner if running_loop() is None else owners.current_owner()
-            except (LookupError, AttributeError):  # something is seen for the first time, or there is no call site
+                connection = record.pgleak
+                # Engine.connect stands two frames further out than raw_connection, where that is called by it; what is
+                # outside of them wants the connection. The frames in between are not even made objects.
+                first = frame_at(3)
+                if first.f_code is engine_connect or (first := frame_at(1)).f_code is raw_connection:
+                    first = first.f_back or first
+                site = ledger.direct.get(id(code := first.f_code))
+                if site is None:
+                    stack, session = capture(first)
+                    site = ledger.sites[id(stack[0])]
+                else:  # what `capture` does, written out here: a loop costs twice as much, and a call is one more
+                    session = False
+                    if (second := first.f_back) is None:
+                        stack = code, first.f_lasti
+                    elif (third := second.f_back) is None:
+                        stack = code, first.f_lasti, second.f_code, second.f_lasti
+                    elif (fourth := third.f_back) is None:
+                        stack = code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti
+                    elif (fifth := fourth.f_back) is None:
+                        stack = (
+                            code, first.f_lasti, second.f_code, second.f_lasti,
+                            third.f_code, third.f_lasti, fourth.f_code, fourth.f_lasti,
+                        )  # fmt: skip
+                    else:
+                        stack = (
+                            code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
+                            fourth.f_code, fourth.f_lasti, fifth.f_code, fifth.f_lasti,
+                        )  # fmt: skip
+                owner = owners.current_owner() if tasks and running_loop() is not None else here.owner
+            except (LookupError, AttributeError, ValueError):  # seen for the first time, or there is no call site
                 connection, stack, session, site, owner = _first_time(self, ledger, proxy, frame_at(1))
             now = monotonic()
             if connection.out is not None and not connection.share(proxy):
                 return proxy
-            given = proxy._connection_record.fairy_ref  # noqa: SLF001 - the weak reference that is there anyway
+            given = record.fairy_ref  # the weak reference that is there anyway
             connection.out = (next(numbers), now, owner, stack, session, site, given, current_marks())
             site.checkouts += 1
             connection.used_at = now
@@ -143,6 +184,8 @@ def _first_time(
         if watched is None:
             raise LookupError("the engine is not watched any more")
         connection = watched.adopt_checked_out(proxy)
+    else:
+        connection.mark(proxy._connection_record)  # noqa: SLF001
     stack, session = capture(frame)
     site = ledger.nowhere
     if stack:
@@ -153,16 +196,29 @@ def _first_time(
 
 
 def _returning(original: Any) -> Any:
-    def return_conn(self: Pool, record: Any) -> Any:
+    if not does_only(original, _RETURN_CONN):
+        return None  # the event has to do
+
+    def return_conn(self: Any, record: Any) -> Any:
         try:
-            ledger = _ledgers[id(self)]
-            if ledger is not None:
-                ledger.connections[id(record.dbapi_connection)].returned()
-        except KeyError:
+            if self.pgleak is not None:
+                connection = record.pgleak
+                holding = connection.out
+                if holding is not None:
+                    used = monotonic() - holding[1]
+                    if used > BRIEF or holding[6]() is None or connection.shared:
+                        connection.returned()
+                    else:
+                        connection.out = None
+                        connection.last = holding[3]
+                        site = holding[5]
+                        site.counts[0] += 1
+                        site.seconds += used
+        except AttributeError:
             _unexpected(self, record)
         except Exception:  # noqa: BLE001 - raised here it would cost the pool the slot, for ever
             LEDGER.errors += 1
-        return original(self, record)
+        self._do_return_conn(record)
 
     return return_conn
 
@@ -203,15 +259,14 @@ def _look_up(pool: Pool) -> PoolLedger | None:
 
         def forget_pool(_: object) -> None:
             try:
-                _ledgers.pop(key, None)
-                _deaths.pop(key, None)
+                _marked.pop(key, None)
             except Exception:  # noqa: BLE001 - nothing of ours may surface in whatever the collector interrupted
                 LEDGER.errors += 1
 
-        _deaths[key] = ref(pool, forget_pool)
-        _ledgers[key] = ledger
+        _marked[key] = ref(pool, forget_pool)
+        setattr(pool, MARK, ledger)
         if _changed != known:  # another thread's instrument() meanwhile: what was looked up is of before
-            _ledgers.pop(key, None)
+            unmark(pool)
         if ledger is not None:
             for callback in _on_first_connect:
                 callback()

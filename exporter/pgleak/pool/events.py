@@ -54,6 +54,7 @@ def detach(watched: WatchedEngine) -> None:
     for key, connection in watched.ledger.connections.copy().items():
         if connection.engine is watched:
             watched.ledger.connections.pop(key, None)
+            connection.unmark()
     if engine is None:
         return
     for event_name, listener in watched.listeners:
@@ -107,6 +108,7 @@ def _rare_listeners(watched: WatchedEngine) -> list[tuple[str, Any]]:
         if connection is None:
             return
         connection.detached = True
+        connection.unmark()
         holding = connection.out
         if holding is None:
             return

@@ -10,26 +10,23 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from itertools import count
-from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
+from pgleak.pool.connection import Connection
 from pgleak.pool.drivers import facts
-from pgleak.pool.sites import SITE_BOUNDS, Site
+from pgleak.pool.origin import is_plain
+from pgleak.pool.sites import Site
 from pgleak.pool.snapshot import CREATE_BOUNDS, Limits
 
 if TYPE_CHECKING:
     from types import CodeType
 
     from sqlalchemy.engine import Engine
-    from sqlalchemy.pool import ConnectionPoolEntry, Pool
+    from sqlalchemy.pool import ConnectionPoolEntry
 
-    from pgleak.pool.marks import Marks
+    from pgleak.pool.connection import Holding
     from pgleak.pool.origin import Stack
-    from pgleak.pool.owner import TaskOwner, ThreadOwner, UnknownOwner
-
-    #: number, monotonic start, owner, stack, through an ORM session?, site, the proxy handed out, marks
-    Holding: TypeAlias = tuple[int, float, TaskOwner | ThreadOwner | UnknownOwner, Stack, bool, Site, ref[Any], Marks]
 
 CLOSED_REASONS = (
     "collected", "detached", "disposed", "evicted", "invalidated", "other", "recycled", "returned", "soft_invalidated",
@@ -52,58 +49,6 @@ class Witness(Protocol):
 
 
 witnesses: list[Witness] = []
-
-
-class Connection:
-    """One connection to the server, from connect to close, whatever pool record it is in."""
-
-    __slots__ = (
-        "__weakref__", "detached", "driver", "engine", "inherited", "key", "last", "opened", "out", "pid", "pool", "reason",
-        "server", "shared", "used_at",
-    )  # fmt: skip
-
-    def __init__(self, key: int, engine: WatchedEngine, opened: float) -> None:
-        self.key = key
-        self.engine = engine
-        self.opened = opened
-        self.pool: ref[Pool] | None = None
-        self.driver: ref[Any] | None = None
-        self.pid: int | None = None
-        self.server = ""
-        self.out: Holding | None = None
-        self.shared: tuple[Holding, ...] = ()  # a StaticPool hands the same connection out many times
-        self.last: Stack = ()  # of the checkout that was returned last
-        self.detached = False
-        self.inherited = False  # opened by the parent process
-        self.reason = ""
-        self.used_at = monotonic()  # when it was checked out last
-
-    def share(self, proxy: object) -> bool:
-        """Handed out while it is out. False when that is the same holder once more, as SingletonThreadPool has it."""
-        holding = self.out
-        if holding is None:
-            return True
-        if holding[6]() is proxy:
-            return False
-        self.shared = (*(each for each in self.shared if each[6]() is not None), holding)
-        return True
-
-    def returned(self) -> None:
-        """Back in its pool; by the collector where the proxy that was handed out is gone."""
-        holding = self.out
-        if holding is None:
-            return
-        self.out = None
-        self.last = holding[3]
-        if self.shared:
-            self.shared += (holding,)
-        used = monotonic() - holding[1]
-        if holding[6]() is None:
-            self.engine.ledger.lost(holding, used, collected=True)
-        else:
-            site = holding[5]
-            site.counts[bisect_left(SITE_BOUNDS, used)] += 1
-            site.seconds += used
 
 
 class WatchedEngine:
@@ -149,6 +94,8 @@ class WatchedEngine:
         except TypeError:
             connection.driver = None  # a driver without weak references: its close events have to do
         ledger.connections[key] = connection
+        if record is not None:
+            connection.mark(record)
         return connection
 
     def adopt_checked_out(self, proxy: Any) -> Connection:
@@ -184,6 +131,7 @@ class PoolLedger:
         "connections",
         "create_counts",
         "create_seconds",
+        "direct",
         "ended",
         "engines",
         "errors",
@@ -210,6 +158,7 @@ class PoolLedger:
         self.connections: dict[int, Connection] = {}
         self.engines: dict[int, WatchedEngine] = {}
         self.sites: dict[int, Site] = {}  # by the id of the code object, which the site keeps
+        self.direct: dict[int, Site] = {}  # those of plain functions of the application
         self.nowhere = Site(None)  # no frame of the application
         self.other = Site(None)  # beyond the cap
         self.irregular = Site(None)  # what the collector brought back: tells nothing about a site's habits
@@ -232,7 +181,10 @@ class PoolLedger:
         """The site of a code object that was not seen before."""
         if len(self.sites) >= _SITES:
             return self.other
-        return self.sites.setdefault(id(code), Site(code))
+        site = self.sites.setdefault(id(code), Site(code))
+        if is_plain(code):
+            self.direct[id(code)] = site
+        return site
 
     def all_sites(self) -> list[Site]:
         return [self.nowhere, self.other, *self.sites.copy().values()]
@@ -259,6 +211,7 @@ class PoolLedger:
         if self.connections.get(connection.key) is not connection:
             return
         self.connections.pop(connection.key, None)
+        connection.unmark()
         if connection.inherited:
             return
         self.closed[reason] += 1

@@ -24,6 +24,7 @@ Stack: TypeAlias = "tuple[CodeType | int, ...]"
 
 FRAMES = 4  # reported per checkout
 _DEPTHS = range(64)  # frames walked at most until the application's innermost is found
+_NOTED = range(FRAMES + 1)  # with one between them that is a library's
 _REACH = range(24)  # and from there, while its callers are looked for
 
 APPLICATION, LIBRARY, SESSION, PACKAGE = range(4)
@@ -111,26 +112,18 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
     code = first.f_code
     if file not in _applications or code.co_flags & CO_GENERATOR:
         return _search(frame)
-    # written out, because a loop costs twice as much
-    second = first.f_back
-    if second is None:
-        return (code, first.f_lasti), session
-    third = second.f_back
-    if third is None:
-        return (code, first.f_lasti, second.f_code, second.f_lasti), session
-    fourth = third.f_back
-    if fourth is None:
-        return (code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti), session
-    fifth = fourth.f_back
-    if fifth is None:
-        return (
-            code, first.f_lasti, second.f_code, second.f_lasti,
-            third.f_code, third.f_lasti, fourth.f_code, fourth.f_lasti,
-        ), session  # fmt: skip
-    return (
-        code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
-        fourth.f_code, fourth.f_lasti, fifth.f_code, fifth.f_lasti,
-    ), session  # fmt: skip
+    stack: Stack = ()
+    for _ in _NOTED:
+        stack += first.f_code, first.f_lasti
+        first = first.f_back
+        if first is None:
+            break
+    return stack, session
+
+
+def is_plain(code: CodeType) -> bool:
+    """Whether this is an ordinary function of the application's: no generator, in no package."""
+    return code.co_filename in _applications and not code.co_flags & CO_GENERATOR
 
 
 def _search(frame: FrameType | None) -> tuple[Stack, bool]:

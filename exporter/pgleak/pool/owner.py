@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from asyncio import _get_running_loop, current_task
+from asyncio import _get_running_loop, current_task, tasks
 from typing import TYPE_CHECKING, Any
 
 from pgleak.pool.origin import APPLICATION, FRAMES, PACKAGE, capture, classify, resolve, standing
@@ -119,6 +119,11 @@ class UnknownOwner:
 
 
 UNKNOWN_OWNER = UnknownOwner()
+
+
+#: Empty where no task runs now in any thread, which is told sooner than that no loop runs in this one. Python 3.14 keeps
+#: it with each thread instead: there it is never empty, and the loop is asked for.
+TASKS: Any = getattr(tasks, "_current_tasks", (None,)) if sys.version_info < (3, 14) else (None,)
 
 
 class _Here:

@@ -16,6 +16,9 @@ SITE_BOUNDS = tuple(
             1800.0, 3600.0, 7200.0, 14400.0})
 )  # fmt: skip
 
+#: What lasted no longer is in the first bucket.
+BRIEF = SITE_BOUNDS[0]
+
 
 class Site:
     """One place in the code that checks connections out, and how long it kept them."""

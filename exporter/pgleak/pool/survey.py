@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.pool import Pool
 
-    from pgleak.pool.ledger import Connection, Holding, Ledger, PoolLedger, WatchedEngine
+    from pgleak.pool.connection import Connection, Holding
+    from pgleak.pool.ledger import Ledger, PoolLedger, WatchedEngine
     from pgleak.pool.sites import Site
     from pgleak.pool.snapshot import Frame, Limits, Place
 

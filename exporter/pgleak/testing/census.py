@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from pgleak.pool.ledger import Connection, Holding, WatchedEngine
+    from pgleak.pool.connection import Connection, Holding
+    from pgleak.pool.ledger import WatchedEngine
     from pgleak.pool.snapshot import Place
 
 

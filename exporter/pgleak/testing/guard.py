@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from contextlib import AbstractContextManager
 
-    from pgleak.pool.ledger import Connection, Holding
+    from pgleak.pool.connection import Connection, Holding
     from pgleak.testing.leftovers import Leftover
 
 _GRACE = 1.0  # seconds that a thread at work gets to give back what it holds
