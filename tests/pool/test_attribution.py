@@ -123,6 +123,27 @@ def test_whatever_leads_to_the_pool_the_place_is_the_applications(postgres16: Em
     engine.dispose()
 
 
+def test_code_without_a_file_name_is_told_from_sqlalchemys_own(postgres16: EmbeddedPostgres) -> None:
+    """SQLAlchemy 2.0 compiles its decorators under the name that `exec` and `python -c` give."""
+    engine, held = watched(postgres16)
+    namespace: dict[str, Any] = {"__name__": "shop", "engine": engine, "Session": Session}
+    exec("def take():\n    session = Session(engine)\n    session.connection()\n    return session\n", namespace)
+
+    def in_a_file() -> Any:
+        session = Session(engine)
+        session.connection()
+        return session
+
+    engine.connect().close()
+    for _ in range(2):
+        for take, site in ((in_a_file, f"{__name__}:{_name(in_a_file)}"), (namespace["take"], "shop:take")):
+            session = take()
+            assert (held().site, held().kind) == (site, "session")
+            assert held().frames[1].function == test_code_without_a_file_name_is_told_from_sqlalchemys_own.__name__
+            session.close()
+    engine.dispose()
+
+
 def _name(function: Any) -> str:
     """As in the label: qualified from Python 3.11 on."""
     code = function.__code__

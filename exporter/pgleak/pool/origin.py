@@ -84,11 +84,15 @@ _STDLIB = tuple(
 _OURS = __file__[: -len("origin.py")]
 _FILES_KEPT = 20_000
 
+#: Compiled without a name, by the application and by SQLAlchemy 2.0 (its decorators) alike: each such code is looked at by itself.
+_NAMELESS = "<string>"
+
 # file name -> what it is; file name -> its module. Written without a lock: two threads write the same.
-_places: dict[str, int] = {}
-_modules: dict[str, str] = {}
+_places: dict[str | CodeType, int] = {}
+_modules: dict[str | CodeType, str] = {}
 # the names of two kinds of files, for `capture`
 _libraries: set[str] = set()
+_generated: dict[int, CodeType] = {}  # what SQLAlchemy compiles, by its id, which stays its own while the code is kept
 _applications: set[str] = set()
 
 
@@ -105,7 +109,11 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
         session = file == _SESSION_FILE
         if session:
             first = first.f_back
-            while (file := first.f_code.co_filename) in _libraries or file == _SESSION_FILE:
+            while (
+                (file := first.f_code.co_filename) in _libraries
+                or file == _SESSION_FILE
+                or (file == _NAMELESS and id(first.f_code) in _generated)
+            ):
                 first = first.f_back
     except AttributeError:  # no frame is left: there is none of the application, or a coroutine awaits this
         return _search(frame)
@@ -176,23 +184,32 @@ def _awaiter() -> FrameType | None:
 
 def classify(frame: FrameType) -> int:
     """What kind of file a frame is in, remembered."""
-    name = frame.f_code.co_filename
-    known = _places.get(name)
+    key = _key(frame.f_code)
+    known = _places.get(key)
     if known is not None:
         return known
     module = frame.f_globals.get("__name__")
     module = module if isinstance(module, str) else UNKNOWN_SITE
     if len(_places) >= _FILES_KEPT:  # a program that compiles code under ever new names
-        for names in (_places, _modules, _libraries, _applications):
-            names.clear()
-    _modules[name] = module
+        for known_ones in (_places, _modules, _libraries, _applications, _generated):
+            known_ones.clear()
+    name = frame.f_code.co_filename
+    _modules[key] = module
     place = _place(name, module)
-    _places[name] = place
-    if place == LIBRARY:
+    _places[key] = place
+    if key is not name:
+        if place == LIBRARY:
+            _generated[id(key)] = frame.f_code
+    elif place == LIBRARY:
         _libraries.add(name)
     elif place == APPLICATION:
         _applications.add(name)
     return place
+
+
+def _key(code: CodeType) -> str | CodeType:
+    name = code.co_filename
+    return code if name == _NAMELESS else name
 
 
 def _place(file: str, module: str) -> int:
@@ -218,7 +235,7 @@ def resolve(stack: Stack) -> tuple[Frame, ...]:
 
 
 def _is_application(code: CodeType) -> bool:
-    place = _places.get(code.co_filename)
+    place = _places.get(_key(code))
     if place is None:
         place = _place(code.co_filename, module_of(code))
     return place in {APPLICATION, PACKAGE}
@@ -232,7 +249,7 @@ def site_of(code: CodeType) -> str:
 def module_of(code: CodeType) -> str:
     """The module that the code is in: noted when it ran, else found among what is imported."""
     file = code.co_filename
-    module = _modules.get(file)
+    module = _modules.get(_key(code))
     if module is None:
         module = next(
             (name for name, each in sys.modules.copy().items() if getattr(each, "__file__", None) == file), None
