@@ -189,6 +189,29 @@ def test_an_async_session_names_the_coroutine(postgres16: EmbeddedPostgres) -> N
     asyncio.run(story())
 
 
+def test_what_runs_synchronously_for_a_coroutine_names_its_callers_too(postgres16: EmbeddedPostgres) -> None:
+    async def story() -> None:
+        engine, name = create_async_engine(url(postgres16, "asyncpg")), new_name()
+        api.instrument(engine, name=name)
+
+        def load(session: Session) -> None:
+            session.execute(text("select 1"))
+
+        async def endpoint() -> None:
+            async with AsyncSession(engine) as session:
+                await session.run_sync(load)
+                (checkout,) = pool_of(name).checkouts
+                assert [frame.function for frame in checkout.frames[:3]] == [
+                    _name(function) for function in (load, endpoint, story)
+                ]
+
+        for _ in range(3):
+            await endpoint()
+        await engine.dispose()
+
+    asyncio.run(story())
+
+
 def test_a_finished_task_is_a_dead_owner(postgres16: EmbeddedPostgres) -> None:
     async def story() -> None:
         engine, name = create_async_engine(url(postgres16, "asyncpg")), new_name()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.pool import Pool, QueuePool
 
+import servers
 from pgleak.pool import api
 from pool_support import Counts, Truth, counts, new_name, pool_of, url
 
@@ -26,8 +28,8 @@ class Passing:
     def __init__(self, wrapped: Any, calls: list[str], instance: object = None) -> None:
         self.wrapped, self.calls, self.instance = wrapped, calls, instance
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
         return type(self.wrapped)
 
     def __getattr__(self, name: str) -> Any:
@@ -155,4 +157,24 @@ def test_a_pool_that_is_returned_to_in_its_own_way_is_seen(postgres16: EmbeddedP
             assert counts(name) == Counts(used=1)
         assert counts(name) == Counts(idle=1)
     assert pool_of(name).counters.use.count == 2
+    engine.dispose()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["for good", "and anew"])
+def test_uninstrumented_while_somebody_waits_for_a_connection(postgres16: EmbeddedPostgres, again: bool) -> None:
+    engine, name = create_engine(url(postgres16), pool_size=1, max_overflow=0), new_name()
+    api.instrument(engine, name=name)
+    held = engine.connect()
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(engine.connect)
+        servers.wait_until(lambda: pool_of(name).pending == 1)
+        api.uninstrument()
+        if again:
+            api.instrument(engine, name=name)
+        held.close()
+        connection = waiting.result(30)
+    assert counts(name) == Counts(used=int(again))
+    connection.close()
+    assert counts(name) == Counts(idle=int(again))
+    assert api.snapshot().errors == 0
     engine.dispose()

@@ -140,30 +140,27 @@ def _connecting(original: Any) -> Any:
                 if first.f_code is engine_connect or (first := frame_at(1)).f_code is raw_connection:
                     first = first.f_back or first
                 site = ledger.direct.get(id(code := first.f_code))
-                if site is None:
+                if (
+                    site is None
+                    or (second := first.f_back) is None
+                    or (third := second.f_back) is None
+                    or (fourth := third.f_back) is None
+                    or (fifth := fourth.f_back) is None
+                ):
                     stack, session = capture(first)
                     site = ledger.sites[id(stack[0])]
                 else:  # what `capture` does, written out here: a loop costs twice as much, and a call is one more
                     session = False
-                    if (second := first.f_back) is None:
-                        stack = code, first.f_lasti
-                    elif (third := second.f_back) is None:
-                        stack = code, first.f_lasti, second.f_code, second.f_lasti
-                    elif (fourth := third.f_back) is None:
-                        stack = code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti
-                    elif (fifth := fourth.f_back) is None:
-                        stack = (
-                            code, first.f_lasti, second.f_code, second.f_lasti,
-                            third.f_code, third.f_lasti, fourth.f_code, fourth.f_lasti,
-                        )  # fmt: skip
-                    else:
-                        stack = (
-                            code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
-                            fourth.f_code, fourth.f_lasti, fifth.f_code, fifth.f_lasti,
-                        )  # fmt: skip
+                    stack = (
+                        code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
+                        fourth.f_code, fourth.f_lasti, fifth.f_code, fifth.f_lasti,
+                    )  # fmt: skip
                 owner = owners.current_owner() if tasks and running_loop() is not None else here.storage.owner
             except (LookupError, AttributeError, ValueError):  # seen for the first time, or there is no call site
-                connection, stack, session, site, owner = _first_time(self, ledger, proxy, frame_at(1))
+                known = _first_time(self, ledger, proxy, frame_at(1))
+                if known is None:
+                    return proxy
+                connection, stack, session, site, owner = known
             now = monotonic()
             if connection.out is not None and not connection.share(proxy):
                 return proxy
@@ -181,14 +178,14 @@ def _connecting(original: Any) -> Any:
 
 def _first_time(
     pool: Pool, ledger: PoolLedger, proxy: Any, frame: FrameType
-) -> tuple[Connection, Stack, bool, Site, ThreadOwner | TaskOwner]:
-    """What a checkout is made of, where not all of it is known from earlier ones."""
+) -> tuple[Connection, Stack, bool, Site, ThreadOwner | TaskOwner] | None:
+    """What a checkout is made of, where not all of it is known from earlier ones; None where nobody watches any more."""
     record = proxy._connection_record  # noqa: SLF001
     connection = getattr(record, MARK, None) or ledger.connections.get(id(proxy.dbapi_connection))
     if connection is None:
         watched = _engine_of(pool)
         if watched is None:
-            raise LookupError("the engine is not watched any more")
+            return None
         connection = watched.adopt_checked_out(proxy)
     else:
         connection.mark(record)

@@ -125,6 +125,8 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
         stack += first.f_code, first.f_lasti
         first = first.f_back
         if first is None:
+            if _awaiter() is not None:  # its callers are there
+                return _search(frame)
             break
     return stack, session
 
@@ -162,6 +164,9 @@ def _search(frame: FrameType | None) -> tuple[Stack, bool]:
     stack: list[CodeType | int] = []
     frame = frame or spare
     for _ in _REACH:
+        if frame is None and not hopped:
+            hopped = True
+            frame = _awaiter()
         if frame is None or len(stack) >= 2 * FRAMES:
             break
         if not stack or classify(frame) in {APPLICATION, PACKAGE}:
