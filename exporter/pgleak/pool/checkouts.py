@@ -91,11 +91,11 @@ def forget() -> None:
     """Look every pool up anew: after a change of what is watched, and after a fork."""
     global _changed  # noqa: PLW0603 - before anything is forgotten, so that who remembers after that sees it
     _changed = next(_changes)
-    for reference in list(_marked.values()):
+    for key, reference in list(_marked.items()):
+        _marked.pop(key, None)  # these and no others: another thread may be marking one more
         pool = reference()
         if pool is not None:
             unmark(pool)
-    _marked.clear()
 
 
 def on_first_connect(callback: Callable[[], None]) -> None:
