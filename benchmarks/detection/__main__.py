@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.detection import engine, samples
 from benchmarks.detection.families import HELD_OUT, HELD_OUT_SEED, LEAKS, LOADS, simulate
 from benchmarks.detection.report import table
-from benchmarks.detection.score import Score, judge
+from benchmarks.detection.score import PAGES, TICKETS, Score, judge
 from benchmarks.detection.trace import Trace, Truth, load, save, stored
 
 _BATCH = 8  # traces per engine: as servers of one Prometheus they share the cost of each query
@@ -83,7 +83,7 @@ def _scores(
 ) -> dict[str, list[tuple[str, Score]]]:
     """Return for each set of alerts the scores by family."""
     sets = {
-        "pgleak": (),
+        "pgleak": (TICKETS, PAGES),
         "80 % of max_connections": (("EightyPercent",), ("EightyPercent",)),
         "predict_linear": (("PredictLinear",), ("PredictLinear",)),
     }
@@ -94,29 +94,32 @@ def _scores(
             _batch, binary=binary, scraping=scraping, folder=Path(folder), rules=options.rules, keep=options.write
         )
         for batch in pool.map(work, batches):
-            for truth, firings in batch:
-                for name, alerts in sets.items():
-                    scores[name].append((truth.family, judge(truth, firings, *alerts)))
+            for truth, firings, evidence in batch:
+                for name, (tickets, pages) in sets.items():
+                    scores[name].append((truth.family, judge(truth, firings, tickets, pages, evidence)))
                 print(f"  {truth.name}", file=sys.stderr)
     return scores
 
 
 def _batch(
     jobs: Sequence[Job], binary: Path, scraping: engine.Scraping, folder: Path, rules: Path, keep: Path | None
-) -> list[tuple[Truth, list[engine.Firing]]]:
-    truths, files = [], []
+) -> list[tuple[Truth, list[engine.Firing], list[int | None]]]:
+    truths, files, evidence = [], [], []
     for name, make in jobs:
         trace = make()
         if keep:
             save(trace, keep / trace.truth.name)
         path = folder / f"{name}.gz"
-        samples.write(trace, path)
+        evidence.append(samples.write(trace, path))
         files.append(path)
         truths.append(trace.truth)
     firings = engine.run(binary, files, scraping, (rules, engine.BASELINES), groups="pgleak-growth")
     for path in files:
         path.unlink()
-    return [(truth, [firing for firing in firings if firing.server == truth.name]) for truth in truths]
+    return [
+        (truth, [firing for firing in firings if firing.server == truth.name], found)
+        for truth, found in zip(truths, evidence, strict=True)
+    ]
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ def simulate(family: str, seed: int) -> Trace:
     random = Random(f"{family}-{seed}")
     scene = scene_of(random, days)
     recipe(scene)
+    if not scene.leaks:
+        scene.leave_room()
     scene.everyday()
     world = scene.world
     agents: list[Agent] = [*world.agents, *scene.leaks]

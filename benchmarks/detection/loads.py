@@ -142,5 +142,5 @@ def tenants(scene: Scene) -> None:
 def proxy(scene: Scene) -> None:
     """PgBouncer in front of most clients."""
     for name in ("pgbouncer", "orders"):
-        mean = scene.world.max_connections * 0.06
+        mean = scene.free * 0.05
         scene.world.agents.append(Proxy(Identity("app", name, name), address_of(scene.random), mean))

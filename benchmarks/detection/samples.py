@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TextIO
 
-    from benchmarks.detection.trace import Trace
+    from benchmarks.detection.trace import Leak, Trace
 
     from pgleak.postgres.activity import Application
 
@@ -49,6 +49,9 @@ _NAMES = (
 
 _AGES = frozenset({"300.0", "900.0", "3600.0", "+Inf"})
 """The buckets of ``pgleak_idle_seconds`` that rules on growth may read."""
+
+_EVIDENCE = 3
+"""So many suspects are the least that the rules ask for."""
 
 
 class _Activity:
@@ -150,14 +153,38 @@ def _server(truth: Truth) -> Server:
     )
 
 
-def write(trace: Trace, path: Path) -> None:
-    """Write the samples of a trace to a file, whole or not at all."""
+def write(trace: Trace, path: Path) -> list[int | None]:
+    """Write the samples of a trace to a file, whole or not at all.
+
+    Return for each leak when the exporter had evidence of it first: three suspects more than the application had when it
+    began to leak, as seconds since the trace began. No rule that asks for three can speak sooner.
+    """
+    leaks = trace.truth.leaks
+    before: list[int] = [0] * len(leaks)
+    evidence: list[int | None] = [None] * len(leaks)
     part = path.with_suffix(".part")
     with gzip.open(part, "wt", compresslevel=1) as file:
         sink = _Sink(file)
         for t, reading in readings(trace):
             sink.scrape(t, reading)
+            for index, leak in enumerate(leaks):
+                if evidence[index] is None:
+                    now = _suspects(reading, leak)
+                    if t <= leak.start:
+                        before[index] = now
+                    elif now >= before[index] + _EVIDENCE:
+                        evidence[index] = t - trace.truth.t0
     part.rename(path)
+    return evidence
+
+
+def _suspects(reading: Reading, leak: Leak) -> int:
+    """How many suspects the leaking application has."""
+    return sum(
+        sum(application.suspects)
+        for (_, usename, name), application in reading.applications.items()
+        if leak.is_of(usename, name)
+    )
 
 
 class _Sink:

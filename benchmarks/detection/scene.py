@@ -49,6 +49,12 @@ class Scene:
         """A start late enough for the applications to have a past, a day or three into the trace."""
         return self.world.t0 + int(self.random.uniform(1.0, 3.0) * DAY)
 
+    def leave_room(self) -> None:
+        """A load that is to count as healthy does not fill its server: pools overflow into half of what is free."""
+        possible = sum(len(service.processes) * service.overflow for service in self.services)
+        for service in self.services:
+            service.overflow = min(service.overflow, int(service.overflow * max(self.free, 0) / (2 * possible or 1)))
+
     def everyday(self) -> None:
         """What happens anywhere: a deploy now and then, a storm of retries; to what leaks only before it does."""
         random = self.random

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from benchmarks.detection.trace import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,6 +31,7 @@ class Found:
     lead: float
     hours: float  # from the first leaked connection to the end
     leaked: int | None = None  # connections leaked by then
+    evident: int | None = None  # connections leaked when the exporter had three suspects more than before
     exhausts: bool = False
 
 
@@ -54,22 +58,29 @@ class Score:
 
 
 def judge(
-    truth: Truth, firings: Iterable[Firing], tickets: Sequence[str] = TICKETS, pages: Sequence[str] = PAGES
+    truth: Truth,
+    firings: Iterable[Firing],
+    tickets: Sequence[str] = TICKETS,
+    pages: Sequence[str] = PAGES,
+    evidence: Sequence[int | None] = (),
 ) -> Score:
-    """Score one trace. An alert that names nobody is right whenever anything leaks."""
+    """Score one trace. An alert that names nobody is right whenever anything leaks; `evidence`: seconds by leak."""
     first = min((leak.start for leak in truth.leaks), default=truth.t_end) - truth.t0
     from_second = 0 if first < 18 * HOUR else WARM_UP
     mine = [firing for firing in firings if firing.server == truth.name and firing.begin >= from_second]
     spoken = [firing for firing in mine if firing.alert in tickets]
     paged = [firing for firing in mine if firing.alert in pages]
     score = Score()
-    for leak in truth.leaks:
-        score.tickets.append(_found(truth, leak, [f for f in spoken if _names(f, leak)]))
+    for leak, evident in itertools.zip_longest(truth.leaks, evidence):
+        found = _found(truth, leak, [f for f in spoken if _names(f, leak)])
+        if evident is not None and leak.leaked:
+            found = replace(found, evident=_leaked(leak, evident))
+        score.tickets.append(found)
         if truth.exhausted_at:
             score.pages.append(_found(truth, leak, paged))
         score.wrong += any(not _excused(truth, f) and f.begin >= leak.start - truth.t0 for f in spoken)
     score.false_tickets = sum(not _excused(truth, firing) for firing in spoken)
-    score.false_pages = sum(firing.begin < first for firing in paged)
+    score.false_pages = sum(firing.begin < first and not _fills(truth, firing) for firing in paged)
     total = truth.t_end - truth.t0 - from_second
     score.server_weeks = total / WEEK
     leaking = {(leak.usename, leak.application_name): leak.start for leak in reversed(truth.leaks)}
@@ -82,19 +93,22 @@ def judge(
 def _names(firing: Firing, leak: Leak) -> bool:
     if not firing.application_name and not firing.usename:
         return True
-    return (firing.usename, _shown(firing.application_name)) == (leak.usename, leak.application_name)
-
-
-def _shown(label: str) -> str:
-    return "" if label == "(unset)" else label
+    return leak.is_of(firing.usename, firing.application_name)
 
 
 def _excused(truth: Truth, firing: Firing) -> bool:
     """Whether the application leaks by then, or only growth was said of one that grows without end."""
     if any(_names(firing, leak) and firing.begin >= leak.start - truth.t0 for leak in truth.leaks):
         return True
-    grows = (firing.usename, _shown(firing.application_name)) in truth.growing
+    grows = (firing.usename, shown(firing.application_name)) in truth.growing
     return firing.alert == "PgleakConnectionGrowth" and grows
+
+
+def _fills(truth: Truth, page: Firing) -> bool:
+    """Whether a load that leaks nothing filled the server before the page or within a day of it: then it was right."""
+    return (
+        not truth.leaks and truth.exhausted_at is not None and page.begin >= truth.exhausted_at - truth.t0 - 24 * HOUR
+    )
 
 
 def _found(truth: Truth, leak: Leak, firings: Sequence[Firing]) -> Found:
@@ -119,12 +133,13 @@ def row(score: Score) -> list[str]:
     """The figures of a table's line; a dash where there is nothing to judge."""
     leads = [found.lead for found in score.tickets]
     paged = [found.lead for found in score.pages]
-    sizes = [found.leaked for found in score.tickets if found.leaked is not None]
+    sizes, evident = ([size for size in each if size is not None] for each in _sizes(score.tickets))
     return [
         f"{sum(lead > 0 for lead in leads)}/{len(leads)}" if leads else "-",
         f"{statistics.median(leads):.2f}" if leads else "-",
         f"{low(leads):.2f}" if leads else "-",
         f"{statistics.median(sizes):.0f}" if sizes else "-",
+        f"{statistics.median(evident):.0f}" if evident else "-",
         str(score.wrong),
         f"{score.false_tickets / score.application_weeks:.3f}" if score.application_weeks else "-",
         f"{score.false_tickets / score.server_weeks:.2f}" if score.server_weeks else "-",
@@ -134,8 +149,12 @@ def row(score: Score) -> list[str]:
     ]
 
 
+def _sizes(tickets: Sequence[Found]) -> tuple[list[int | None], list[int | None]]:
+    return [found.leaked for found in tickets], [found.evident for found in tickets]
+
+
 HEADINGS = (
-    "tickets", "lead", "p10", "leaked", "wrong app", "false/app-week", "false/server-week", "pages", "page lead",
+    "tickets", "lead", "p10", "leaked", "at evidence", "wrong app", "false/app-week", "false/server-week", "pages", "page lead",
     "false pages/server-week",
 )  # fmt: skip
 

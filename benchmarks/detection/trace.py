@@ -69,6 +69,10 @@ class Leak:
     starved_at: int | None = None  # when the pool had no connection left to leak
     leaked: tuple[int, ...] = ()  # connections leaked, every 30 minutes from t0
 
+    def is_of(self, usename: str, application_name: str) -> bool:
+        """Whether these labels name the application that leaks."""
+        return (self.usename, self.application_name) == (usename, shown(application_name))
+
 
 @dataclass(frozen=True, slots=True)
 class Truth:
@@ -97,6 +101,11 @@ class Trace:
 
     truth: Truth
     changes: Callable[[], Iterator[Changes]]
+
+
+def shown(label: str) -> str:
+    """The application_name that a label stands for."""
+    return "" if label == "(unset)" else label
 
 
 def stored(folder: Path) -> list[Path]:

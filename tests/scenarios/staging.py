@@ -42,6 +42,7 @@ class Run:
     folder: Path
     found: Reading = field(default_factory=reading.Reading)
     verdicts: dict[tuple[int, int], Verdict] = field(default_factory=dict)  # by process id and checkout; as first seen
+    latest: list[Verdict] = field(default_factory=list)
     piles: list[Pile] = field(default_factory=list)
     log_file: Path = Path(os.devnull)
     log: str = ""
@@ -69,9 +70,11 @@ class Run:
     def look(self) -> None:
         self.found = reading.read(self.folder)
         self.piles = [pile for reported in self.found.processes for pile in piled_up(reported.snapshot)]
+        self.latest = []
         for reported in self.found.processes:
             for verdict in judge(reported.snapshot):
                 self.verdicts.setdefault((reported.snapshot.process.pid, verdict.checkout.number), verdict)
+                self.latest.append(verdict)
 
 
 class Stage:

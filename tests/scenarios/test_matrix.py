@@ -153,7 +153,10 @@ def test_a_leak_is_logged_with_file_and_line(runs: Callable[[str, str], Run], le
     "leak", [leak for leak in LEAKS if marked_line(leak.program, "STANDS")], ids=lambda leak: leak.program
 )
 def test_a_living_owner_is_found_where_it_stands_now(runs: Callable[[str, str], Run], leak: Leak) -> None:
-    for verdict in runs(leak.program, "buggy").verdicts.values():
+    """At the last look: a busy machine may have come to the limit before its program came to that line."""
+    latest = runs(leak.program, "buggy").latest
+    assert latest
+    for verdict in latest:
         assert verdict.checkout.standing[0].line == marked_line(leak.program, "STANDS")
 
 
