@@ -130,6 +130,7 @@ class Here:
     """Where each thread's owner is kept, once it has one."""
 
     storage: Any = threading.local()
+    earlier: Any = None  # kept, because whoever is known there lives as long as it does
 
 
 def current_owner() -> ThreadOwner | TaskOwner:
@@ -151,6 +152,7 @@ def current_owner() -> ThreadOwner | TaskOwner:
 def adapt() -> None:
     """Where gevent has patched threads since the import, tell greenlets apart instead of threads."""
     if type(Here.storage) is not threading.local:
+        Here.earlier = Here.storage
         Here.storage = threading.local()
 
 
