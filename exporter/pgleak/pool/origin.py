@@ -6,6 +6,7 @@ line of an instruction is a table walk that most checkouts never need.
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 from inspect import CO_GENERATOR
@@ -81,6 +82,16 @@ _STDLIB = tuple(
         if path
     }
 )
+#: Where installers put the scripts that start a package, which is the application, or gunicorn with an application inside.
+_SCRIPTS = {
+    path
+    for path in (
+        sysconfig.get_path("scripts"),
+        sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user")),
+        os.path.dirname(sys.executable or ""),  # noqa: PTH120 - not where links lead
+    )
+    if path
+}
 _OURS = __file__[: -len("origin.py")]
 _FILES_KEPT = 20_000
 
@@ -90,8 +101,10 @@ _NAMELESS = "<string>"
 # file name -> what it is; file name -> its module. Written without a lock: two threads write the same.
 _places: dict[str | CodeType, int] = {}
 _modules: dict[str | CodeType, str] = {}
-# the names of two kinds of files, for `capture`
+# the names of three kinds of files, for `capture`
 _libraries: set[str] = set()
+_packages: set[str] = set()
+_foreign: set[str] = set()  # both of these
 _generated: dict[int, CodeType] = {}  # what SQLAlchemy compiles, by its id, which stays its own while the code is kept
 _applications: set[str] = set()
 
@@ -103,6 +116,7 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
     callers are noted as they are, and which of them are the application's is found out when somebody asks (`resolve`).
     """
     first: Any = frame
+    file, session, package = "", False, None
     try:
         while (file := first.f_code.co_filename) in _libraries:
             first = first.f_back
@@ -115,10 +129,17 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
                 or (file == _NAMELESS and id(first.f_code) in _generated)
             ):
                 first = first.f_back
+        if (
+            file in _packages
+        ):  # the application itself, where it is installed and nothing further out is the application
+            package = first
+            while (file := first.f_code.co_filename) in _foreign:
+                first = first.f_back
     except AttributeError:  # no frame is left: there is none of the application, or a coroutine awaits this
-        return _search(frame)
-    code = first.f_code
-    if file not in _applications or code.co_flags & CO_GENERATOR:
+        if package is None or _awaiter() is not None:
+            return _search(frame)
+        first = package
+    if (first is not package and file not in _applications) or first.f_code.co_flags & CO_GENERATOR:
         return _search(frame)
     stack: Stack = ()
     for _ in _NOTED:
@@ -196,7 +217,7 @@ def classify(frame: FrameType) -> int:
     module = frame.f_globals.get("__name__")
     module = module if isinstance(module, str) else UNKNOWN_SITE
     if len(_places) >= _FILES_KEPT:  # a program that compiles code under ever new names
-        for known_ones in (_places, _modules, _libraries, _applications, _generated):
+        for known_ones in (_places, _modules, _libraries, _packages, _foreign, _applications, _generated):
             known_ones.clear()
     name = frame.f_code.co_filename
     _modules[key] = module
@@ -205,10 +226,11 @@ def classify(frame: FrameType) -> int:
     if key is not name:
         if place == LIBRARY:
             _generated[id(key)] = frame.f_code
-    elif place == LIBRARY:
-        _libraries.add(name)
     elif place == APPLICATION:
         _applications.add(name)
+    elif place != SESSION:
+        _foreign.add(name)
+        (_libraries if place == LIBRARY else _packages).add(name)
     return place
 
 
@@ -223,6 +245,8 @@ def _place(file: str, module: str) -> int:
     if file.startswith(("<frozen", _OURS)) or module.partition(".")[0] in _MACHINERY:
         return LIBRARY
     if any(part in file for part in _SITE_PACKAGES):
+        return PACKAGE
+    if module == "__main__" and os.path.dirname(file) in _SCRIPTS:  # noqa: PTH120 - sooner than Path
         return PACKAGE
     return LIBRARY if file.startswith(_STDLIB) else APPLICATION
 
