@@ -161,6 +161,46 @@ def app(environ, start_response):
 """
 
 
+def test_an_installed_application_is_not_taken_for_what_spawned_it(
+    postgres16: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """A process that multiprocessing spawns, as uvicorn does its workers, begins with a line of `python -c`."""
+    program = tmp_path / "site-packages" / "shop.py"
+    program.parent.mkdir()
+    program.write_text(SPAWNED)
+    done = subprocess.run(
+        [sys.executable, program, url(postgres16).render_as_string(hide_password=False)],
+        capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == 2 * ["take", "report"], done.stderr
+
+
+SPAWNED = """
+import multiprocessing
+import sys
+
+def take(engine):
+    return engine.connect()
+
+def report(url):
+    import pgleak
+    from sqlalchemy import create_engine
+
+    engine = create_engine(url)
+    pgleak.instrument(engine, name="shop")
+    for _ in range(2):
+        connection = take(engine)
+        (checkout,) = pgleak.snapshot().pools[0].checkouts
+        print(*(frame.function for frame in checkout.frames[:2]), flush=True)
+        connection.close()
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=report, args=(sys.argv[1],))
+    process.start()
+    process.join()
+"""
+
+
 def test_endless_file_names_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(origin, "_FILES_KEPT", 10)
     monkeypatch.setattr(origin, "_places", {})

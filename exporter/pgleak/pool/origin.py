@@ -222,6 +222,8 @@ def classify(frame: FrameType) -> int:
     name = frame.f_code.co_filename
     _modules[key] = module
     place = _place(name, module)
+    if place == APPLICATION and key is not name and module == "__main__" and frame.f_code.co_name == "<module>":
+        place = PACKAGE  # what `python -c` begins with, and each process that multiprocessing spawns
     _places[key] = place
     if key is not name:
         if place == LIBRARY:
