@@ -160,6 +160,33 @@ def test_a_pool_that_is_returned_to_in_its_own_way_is_seen(postgres16: EmbeddedP
     engine.dispose()
 
 
+def test_a_pool_that_hands_on_is_not_who_wants_the_connection(postgres16: EmbeddedPostgres) -> None:
+    class Own(QueuePool):
+        def connect(self) -> Any:
+            return self._timed()
+
+        def _timed(self) -> Any:
+            return super().connect()
+
+    name, engine = new_name(), create_engine(url(postgres16), poolclass=Own)
+    api.instrument(engine, name=name)
+
+    def take(way: str) -> Any:
+        return getattr(engine, way)()
+
+    for way in ("connect", "connect", "raw_connection"):
+        connection = take(way)
+        (checkout,) = pool_of(name).checkouts
+        here = test_a_pool_that_hands_on_is_not_who_wants_the_connection.__name__
+        assert [frame.function.rpartition(".")[2] for frame in checkout.frames[:2]] == ["take", here]
+        connection.close()
+    connection = engine.pool.connect()
+    (checkout,) = pool_of(name).checkouts
+    assert checkout.site.endswith("_timed"), "nobody has asked the engine"
+    connection.close()
+    engine.dispose()
+
+
 @pytest.mark.parametrize("again", [False, True], ids=["for good", "and anew"])
 def test_uninstrumented_while_somebody_waits_for_a_connection(postgres16: EmbeddedPostgres, again: bool) -> None:
     engine, name = create_engine(url(postgres16), pool_size=1, max_overflow=0), new_name()

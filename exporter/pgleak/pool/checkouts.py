@@ -28,12 +28,12 @@ from pgleak.pool.connection import MARK, unmark
 from pgleak.pool.ledger import LEDGER, WatchedEngine, numbers
 from pgleak.pool.marks import MARKS
 from pgleak.pool.methods import as_function, code_of, does_only
-from pgleak.pool.origin import capture
+from pgleak.pool.origin import LIBRARY, capture, classify
 from pgleak.pool.sites import BRIEF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import CodeType, FrameType
 
     from pgleak.pool.connection import Connection
     from pgleak.pool.ledger import PoolLedger
@@ -49,6 +49,7 @@ _wrapped: dict[tuple[type[Pool], str], tuple[Any, Any]] = {}  # ours, and what s
 _RETURN = "_return_conn"  # since 1.0; not public
 _CONNECT = "def connect(self):\n    ''\n    return _ConnectionFairy._checkout(self)"
 _RETURN_CONN = "def _return_conn(self, record):\n    ''\n    self._do_return_conn(record)"
+_INSIDE = range(4)  # frames that a pool of the application's may have
 _on_first_connect: list[Callable[[], None]] = []
 
 
@@ -139,6 +140,8 @@ def _connecting(original: Any) -> Any:
                 first = frame_at(3)
                 if first.f_code is engine_connect or (first := frame_at(1)).f_code is raw_connection:
                     first = first.f_back or first
+                else:
+                    first = _outside(first, raw_connection)
                 site = ledger.direct.get(id(code := first.f_code))
                 if (
                     site is None
@@ -157,7 +160,7 @@ def _connecting(original: Any) -> Any:
                     )  # fmt: skip
                 owner = owners.current_owner() if tasks and running_loop() is not None else here.storage.owner
             except (LookupError, AttributeError, ValueError):  # seen for the first time, or there is no call site
-                known = _first_time(self, ledger, proxy, frame_at(1))
+                known = _first_time(self, ledger, proxy, _outside(frame_at(1), raw_connection))
                 if known is None:
                     return proxy
                 connection, stack, session, site, owner = known
@@ -174,6 +177,20 @@ def _connecting(original: Any) -> Any:
         return proxy
 
     return connect
+
+
+def _outside(frame: FrameType, raw_connection: CodeType | None) -> FrameType:
+    """Past a pool of the application's own, which only hands on what somebody further out wants; else the frame itself."""
+    inside: FrameType | None = frame
+    for _ in _INSIDE:
+        if inside is None:
+            break
+        if inside.f_code is raw_connection:
+            return inside.f_back or inside
+        if classify(inside) == LIBRARY:
+            break
+        inside = inside.f_back
+    return frame
 
 
 def _first_time(

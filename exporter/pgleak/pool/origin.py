@@ -33,45 +33,12 @@ APPLICATION, LIBRARY, SESSION, PACKAGE = range(4)
 #: Packages that stand between the application and its connections; an application is none of them, wherever it lives.
 _MACHINERY = frozenset(
     [
-        "_pytest",
-        "aiohttp",
-        "alembic",
-        "anyio",
-        "asgiref",
-        "billiard",
-        "celery",
-        "click",
-        "concurrent",
-        "ddtrace",
-        "fastapi",
-        "flask",
-        "flask_sqlalchemy",
-        "gevent",
-        "greenlet",
-        "gunicorn",
-        "hypercorn",
-        "kombu",
-        "newrelic",
-        "opentelemetry",
-        "pluggy",
-        "prometheus_client",
-        "pytest",
-        "rq",
-        "sentry_sdk",
-        "sqlalchemy",
-        "sqlalchemy_utils",
-        "sqlmodel",
-        "starlette",
-        "tenacity",
-        "tornado",
-        "typer",
-        "uvicorn",
-        "uvloop",
-        "waitress",
-        "werkzeug",
-        "wrapt",
+        "_pytest", "aiohttp", "alembic", "anyio", "asgiref", "billiard", "celery", "click", "concurrent", "ddtrace",
+        "fastapi", "flask", "flask_sqlalchemy", "gevent", "greenlet", "gunicorn", "hypercorn", "kombu", "newrelic",
+        "opentelemetry", "pluggy", "prometheus_client", "pytest", "rq", "sentry_sdk", "sqlalchemy", "sqlalchemy_utils",
+        "sqlmodel", "starlette", "tenacity", "tornado", "typer", "uvicorn", "uvloop", "waitress", "werkzeug", "wrapt",
     ]
-)
+)  # fmt: skip
 
 _SESSION_FILE = sqlalchemy.orm.session.__file__
 _SITE_PACKAGES = ("/site-packages/", "/dist-packages/", "\\site-packages\\")
