@@ -210,3 +210,13 @@ def test_endless_file_names_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPat
         exec(compile("found = here()", f"<cell {number}>", "exec"), namespace)
         assert resolve(namespace["found"][0])[0].file == f"<cell {number}>"
     assert len(origin._places) <= 11
+
+
+def test_endless_code_without_a_file_name_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, empty in (("_CODES_KEPT", 10), ("_places", {}), ("_modules", {})):
+        monkeypatch.setattr(origin, name, empty)
+    for number in range(50):
+        namespace: dict[str, Any] = {"__name__": "generated", "here": here}
+        exec(f"def code_{number}():\n    return here()", namespace)
+        assert resolve(namespace[f"code_{number}"]()[0])[0].site == f"generated:code_{number}"
+    assert len(origin._places) <= 11

@@ -47,9 +47,7 @@ def remove(watched: WatchedEngine, engine: Engine) -> None:
     watched.names_connections = False
     dialect: Any = engine.dialect
     outermost = vars(dialect).get(_METHOD)
-    code = getattr(
-        outermost, "__code__", None
-    )  # a wrapper made with functools.wraps has ours' attributes, not its code
+    code = getattr(outermost, "__code__", None)  # functools.wraps gives another wrapper ours' attributes, not its code
     if getattr(outermost, "pgleak", None) is not watched or code is None or code.co_filename != __file__:
         return
     inner = outermost.__wrapped__

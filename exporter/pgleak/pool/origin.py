@@ -61,6 +61,7 @@ _SCRIPTS = {
 }
 _OURS = __file__[: -len("origin.py")]
 _FILES_KEPT = 20_000
+_CODES_KEPT = 2_000
 
 #: Compiled without a name, by the application and by SQLAlchemy 2.0 (its decorators) alike: each such code is looked at by itself.
 _NAMELESS = "<string>"
@@ -96,9 +97,7 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
                 or (file == _NAMELESS and id(first.f_code) in _generated)
             ):
                 first = first.f_back
-        if (
-            file in _packages
-        ):  # the application itself, where it is installed and nothing further out is the application
+        if file in _packages:  # the application, where it is installed and nothing further out is one
             package = first
             while (file := first.f_code.co_filename) in _foreign:
                 first = first.f_back
@@ -183,10 +182,10 @@ def classify(frame: FrameType) -> int:
         return known
     module = frame.f_globals.get("__name__")
     module = module if isinstance(module, str) else UNKNOWN_SITE
-    if len(_places) >= _FILES_KEPT:  # a program that compiles code under ever new names
+    name = frame.f_code.co_filename
+    if len(_places) >= (_FILES_KEPT if key is name else _CODES_KEPT):  # a program that compiles ever new code
         for known_ones in (_places, _modules, _libraries, _packages, _foreign, _applications, _generated):
             known_ones.clear()
-    name = frame.f_code.co_filename
     _modules[key] = module
     place = _place(name, module)
     if place == APPLICATION and key is not name and module == "__main__" and frame.f_code.co_name == "<module>":
