@@ -102,7 +102,7 @@ class Truth:
     def agrees(self, name: str) -> None:
         """Wait until the ledger knows the very backends that the server has: a close takes a moment to arrive."""
 
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while True:
             known, pids = ledger_pids(name), self.pids(name)
             if known == pids and counts(name).connections == len(pids):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +14,7 @@ import pytest
 
 import servers
 import watching
+from pgleak.demo.binaries import find_binaries
 from pgleak.dsn import Dsn
 from pgleak.finding import failed
 from pgleak.postgres.check import REMEDIES, check
@@ -92,6 +96,28 @@ def test_what_needs_a_terminal_comes_last() -> None:
     assert not any(line.startswith("\\") for line in others)
 
 
+def test_typed_into_psql_at_a_terminal_they_ask_for_both_passwords(new_postgres: NewPostgres, connect: Connect) -> None:
+    version = servers.system_version()
+    server = new_postgres(version)
+    typed = (
+        f"{sys.executable} -m pgleak grants --server-version {version} | {find_binaries(version)}/psql '{server.dsn()}'"
+    )
+    terminal = f"import os, pty; os._exit(os.waitstatus_to_exitcode(pty.spawn(['sh', '-c', {typed!r}])))"
+    with subprocess.Popen([sys.executable, "-c", terminal], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as psql:
+        assert psql.stdin is not None
+        assert psql.stdout is not None
+        seen, said = b"", 0
+        while shown := os.read(psql.stdout.fileno(), 4096):
+            seen += shown
+            for _ in range(len(re.findall(b"Enter [^:]*: ", seen)) - said):
+                psql.stdin.write(b"secret\n")
+                psql.stdin.flush()
+                said += 1
+    assert (psql.returncode, said) == (0, 4), seen.decode()
+    with_password = query(connect(server), "SELECT rolname FROM pg_authid WHERE rolpassword IS NOT NULL")
+    assert {"pgleak", "pgleak_canary"} <= {name for (name,) in with_password}
+
+
 def test_grants_quote_names() -> None:
     assert 'CREATE ROLE "we""ird; DROP" LOGIN' in grants(16, role='we"ird; DROP')
 
@@ -156,7 +182,8 @@ def test_a_nearly_full_server_is_a_warning(new_postgres: NewPostgres, connect: C
     server = new_postgres(18, max_connections=10)
     for _ in range(5):
         connect(server)
-    assert findings(watching.target(server))["capacity"].level == "warn"
+    found = findings(watching.target(server))["capacity"]
+    assert (found.level, "`pgleak who` says who holds them" in f"{found}") == ("warn", True)
 
 
 def test_what_cannot_be_reached_fails_with_a_remedy(new_postgres: NewPostgres) -> None:

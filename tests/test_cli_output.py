@@ -1,4 +1,4 @@
-"""Where the output cannot be written, one line says so, whatever the command."""
+"""Where the output cannot be written, or a command has not been installed, one line says so."""
 
 from __future__ import annotations
 
@@ -26,3 +26,13 @@ def test_a_full_disk_is_told_in_a_line(tmp_path: Path, arguments: tuple[str, ...
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == "pgleak: [Errno 28] No space left on device\n"
+
+
+def test_without_the_server_s_parts_it_says_how_to_install_them() -> None:
+    exporter = str(Path(__file__).parents[1] / "exporter")
+    without_packages = [sys.executable, "-S", "-m", "pgleak", "check"]
+    environment = {**os.environ, "PYTHONPATH": exporter}
+    done = subprocess.run(without_packages, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("pgleak: psycopg2, yaml, bcrypt not installed: ")
+    assert done.stderr.endswith("`pip install '.[server]'` in a checkout of pgleak\n")  # it is in no package index

@@ -251,6 +251,19 @@ def test_how_full_the_server_is_is_said_before_anybody_knows_how_fast() -> None:
     assert "too early to say how fast server 53 of 97 usable connections taken cause" in text
 
 
+def test_a_full_server_is_said_where_nothing_leaks_too() -> None:
+    well = [SEEN._replace(evidence="")] * 12
+    for used, told in (
+        (97, "db: 97 of 97 usable connections taken, full now; most, 12, by shop. Nothing leaks."),
+        (78, "db: 78 of 97 usable connections taken; most, 12, by shop. Nothing leaks."),
+        (77, "Nothing leaks."),
+    ):
+        seen = report(*well, used=used)
+        assert " ".join(" ".join(tell(seen, diagnose(seen))).split()).startswith(told)
+    leak = report(SEEN, *well, used=97)
+    assert " ".join(tell(leak, diagnose(leak))).count("97 of 97") == 1
+
+
 def test_from_the_server_alone_the_states_are_told_and_the_exporter_is_known() -> None:
     young = SEEN._replace(evidence="", state="idle in transaction", unused=50.0, transaction=60.0)
     seen = report(young, young)

@@ -18,6 +18,7 @@ from pgleak.holders.join import join
 from pgleak.pool.reading import Reading as Folder
 from pgleak.postgres.backends import backends
 from pgleak.settings import Thresholds
+from pgleak.web.overview import SUSPECTS, sections
 from pgleak.who.connection import Connection
 from pgleak.who.diagnosis import diagnose
 from pgleak.who.history import MOST, SLOT, SLOTS, History, Overview
@@ -74,6 +75,29 @@ def test_the_page_names_the_line_and_the_json_has_the_same(exporter: Exporter, p
     (shop,) = (each for each in told["applications"] if each["application_name"] == NAME)
     assert [held["stack"][0]["line"] for held in shop["connections"]] == [LINE, LINE]
     assert told["diagnoses"][0]["connections"] == 2
+    ending = "select pg_terminate_backend(pid) from unnest(array[{}, {}]) pid;"
+    pids = [held["pid"] for held in shop["connections"]]
+    assert {ending.format(*pids), ending.format(*reversed(pids))} & set(re.findall("<code>(select.*?)</code>", html))
+
+
+def test_one_statement_ends_all_even_those_that_have_no_row_of_their_own() -> None:
+    """The page of a full server may be the only place that still knows the process ids."""
+    pids = range(1000, 1000 + 2 * SUSPECTS)
+    all_of_them = f"unnest(array[{', '.join(map(str, pids))}]) pid;"
+    assert all_of_them in findings_of({pid: 600.0 * (pids.stop - pid) for pid in pids})
+    at_rest = findings_of(dict.fromkeys(pids, 9e4))
+    assert "perhaps leaked" in at_rest
+    assert "pg_terminate_backend" not in at_rest  # a pool at rest looks like that, too
+
+
+def findings_of(unused: dict[int, float]) -> str:
+    """The page's verdict on connections that the server alone has seen, by process id."""
+    connections = tuple(
+        Connection("db", pid, "shop", "shop", "shop", "", "idle", age, age, None, "never_reused", "unknown")
+        for pid, age in unused.items()
+    )
+    seen = Report(0.0, (), (Application("db", "shop", "shop", connections),), None, {})
+    return sections(Overview(seen, diagnose(seen), {})).partition("<h2>Applications</h2>")[0]
 
 
 def test_every_caller_stands_open_and_once_for_all_that_it_took(exporter: Exporter) -> None:

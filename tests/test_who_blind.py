@@ -58,6 +58,9 @@ def test_a_full_server_leaves_what_the_processes_report(shop: tuple[EmbeddedPost
     assert "2 suspect connections, 1 process reporting" in told
     assert "cannot be read (slots_exhausted: " in told
     assert code == 0
+    assert "or ask as a superuser, for whom slots are kept: --dsn" in told
+    as_superuser = ("--dsn", server.dsn(), "--pool-dir", str(fleet.folder), "--diagnose")
+    assert "10 of 9 usable connections taken, full now" in who(*as_superuser)[1]
     for one in opened:
         one.close()
 

@@ -255,7 +255,7 @@ def _demo(options: argparse.Namespace) -> int:
     ]
     if missing:
         raise UsageError(
-            f"{', '.join(missing)} not installed: the demo needs `pip install 'pgleak[demo]'`, or `make demo`"
+            f"{', '.join(missing)} not installed: the demo needs `make demo`, or `pip install '.[demo]'`, in a checkout of pgleak"
         )
     from pgleak.demo.run import run  # noqa: PLC0415  needs the extra
 

@@ -59,7 +59,9 @@ def settings(
     """
     missing = [name for name in SERVER_HALF if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f"{', '.join(missing)} not installed: this command needs `pip install 'pgleak[server]'`")
+        raise UsageError(
+            f"{', '.join(missing)} not installed: this command needs `pip install '.[server]'` in a checkout of pgleak"
+        )
     from pgleak.settings import SettingsError  # noqa: PLC0415  needs the extra
 
     remarks: list[str] = []  # said when nothing is wrong: beside an error they would hide what it is about

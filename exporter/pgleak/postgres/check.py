@@ -26,6 +26,8 @@ SELECT current_user::text,
     EXISTS (SELECT FROM pg_settings WHERE name = 'reserved_connections' AND pending_restart)
 """
 
+NEARLY_FULL = 0.8  # of what ordinary roles may use
+
 REMEDIES: dict[str, str] = {
     "timeout": "look at the server's load and at what is in between: a firewall that drops packets looks like this",
     "unreachable": "check host and port, that the server runs, and listen_addresses",
@@ -148,9 +150,14 @@ def _capacity(used: int, server: activity.Server) -> Finding:
     reserved = server.superuser_reserved + server.reserved
     text = f"{used} of {server.usable} connections used (max_connections {server.max_connections}, {reserved} reserved)"
     if used > server.usable:
-        return Finding("warn", "capacity", f"FULL: {text}", "ordinary roles are refused now: end who holds them")
-    if used >= 0.8 * server.usable:
-        return Finding("warn", "capacity", text, "more than 80 % are taken: see who holds them before it is full")
+        return Finding(
+            "warn",
+            "capacity",
+            f"FULL: {text}",
+            "ordinary roles are refused now: `pgleak who` says who holds them, and the SQL that ends it",
+        )
+    if used >= NEARLY_FULL * server.usable:
+        return Finding("warn", "capacity", text, "it is nearly full: `pgleak who` says who holds them")
     return Finding("ok", "capacity", text)
 
 

@@ -55,7 +55,7 @@ def grants(version: int, role: str = "pgleak", database: str = "postgres", canar
         f"CREATE ROLE {prober} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE CONNECTION LIMIT 2;",
         f"GRANT CONNECT ON DATABASE {place} TO {prober};",
         "",
-        "-- Last, and for an interactive psql: without a terminal, each of the two would read the lines that follow it.",
+        "-- Last, because psql asks for these two at its terminal: without one, each would read the lines that follow it.",
         f"\\password {watcher}",
         f"\\password {prober}",
     ]

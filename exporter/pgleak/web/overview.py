@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from pgleak.who.connection import end_of
 from pgleak.who.history import SLOTS
 from pgleak.who.report import place
 from pgleak.who.sight import sight
@@ -110,6 +111,9 @@ def _facts(diagnosis: Diagnosis) -> Iterator[str]:
             "Besides", f"the garbage collector has given back {diagnosis.returned} taken there and never closed"
         )
     yield _fact("Change", diagnosis.cause.change)
+    end = end_of(diagnosis.members) if diagnosis.is_leak and not diagnosis.is_guess else ""
+    if end:
+        yield f"<dt>End them</dt><dd><code>{escape(end)}</code></dd>"
 
 
 def _fact(name: str, text: str) -> str:

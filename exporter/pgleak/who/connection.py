@@ -13,7 +13,7 @@ from pgleak.who.causes import is_one_piece_of_work
 from pgleak.who.unjudged import WORTH_SAYING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pgleak.holders.claims import Claim, Holder
     from pgleak.holders.join import Doubt, Held
@@ -94,6 +94,15 @@ class Connection(NamedTuple):  # thousands are made at once, five times faster t
     def end(self) -> str:
         """The SQL that ends it, for a person to run; "" where the process id is not the server's."""
         return f"select pg_terminate_backend({self.pid});" if self.pid is not None and self.state else ""
+
+
+def end_of(connections: Iterable[Connection]) -> str:
+    """The SQL that ends them all at once, for a person to run; "" where none of the process ids is the server's."""
+    ended = [each for each in connections if each.end]
+    if len(ended) == 1:
+        return ended[0].end
+    pids = ", ".join(str(each.pid) for each in ended)
+    return f"select pg_terminate_backend(pid) from unnest(array[{pids}]) pid;" if pids else ""  # noqa: S608  numbers alone
 
 
 class Quiet(Sequence[Connection]):

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pgleak.postgres.connection import APPLICATION_NAME
+from pgleak.who.connection import end_of
 from pgleak.who.report import place
 from pgleak.who.sight import cannot_be_read, sight
 from pgleak.who.words import counted, duration, ended_in_words, how_fast_in_words, notes, printable, wrapped
@@ -171,13 +172,7 @@ def _culprit(diagnosis: Diagnosis, width: int, most: int, *, has_rows: bool) -> 
     pids = ", ".join(str(each.pid) for each in shown if each.pid is not None)
     if not pids or diagnosis.ended:
         return
-    if len(shown) == 1 and shown[0].end:
-        yield f"{_INDENT}{shown[0].end}"
-    elif shown[0].end:
-        end = f"{_INDENT}select pg_terminate_backend(pid) from unnest(array[{pids}]) pid;"  # noqa: S608  for a person to run; numbers alone
-        yield from wrapped(end, width, _INDENT)
-    else:
-        yield from wrapped(f"{_INDENT}process ids on the server: {pids}", width, _INDENT)
+    yield from wrapped(f"{_INDENT}{end_of(shown) or f'process ids on the server: {pids}'}", width, _INDENT)
     if len(diagnosis.members) > len(shown):
         yield f"{_INDENT}and {len(diagnosis.members) - len(shown)} more (--all)"
 

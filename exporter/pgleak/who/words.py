@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pgleak.pool.reading import STALE_AFTER
-from pgleak.postgres.check import REMEDIES
+from pgleak.postgres.check import NEARLY_FULL, REMEDIES
 from pgleak.who.report import place
 from pgleak.who.sight import cannot_be_read, sight, unmatched
 from pgleak.who.unjudged import unjudged, waits
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pgleak.pool.snapshot import Checkout, Frame
     from pgleak.who.diagnosis import Diagnosis, Findings, Outlook
     from pgleak.who.report import Application, Report
+    from pgleak.who.room import ServerState
 
 _SITES = 3  # of those whose connections the garbage collector gave back
 _SURE = {
@@ -50,6 +51,10 @@ def tell(report: Report, findings: Findings, width: int = 80) -> list[str]:
                 lines += [*wrapped(cannot_be_read(server, report), width, "  "), ""]
     for diagnosis in findings.diagnoses:
         lines += [*_one(diagnosis, report, findings, width), ""]
+    told_of = {each.server for each in findings.diagnoses if not each.ended}
+    for server in report.servers:
+        if server.name not in told_of and server.usable and server.used >= NEARLY_FULL * server.usable:
+            lines += [*wrapped(_crowd(server, report), width, "  "), ""]
     if not findings.diagnoses:
         if seen.is_blind:
             lines += wrapped(f"Cannot tell: {'; '.join(seen.unseen)}.", width, "  ")
@@ -97,6 +102,14 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
     if diagnosis.hung:
         yield from _field("process", "hangs: it has stopped reporting", width)
     yield from _field("change", diagnosis.cause.change, width)
+
+
+def _crowd(server: ServerState, report: Report) -> str:
+    """Of a server that is nearly full, whether anything leaks or not."""
+    sizes = [(len(each.connections), each.name) for each in report.applications if each.server == server.name]
+    most, name = max(sizes, default=(0, ""))
+    taken = f"{server.name}: {server.used} of {server.usable} usable connections taken"
+    return f"{taken}{_when(server.used, server.usable, None)}{f'; most, {most}, by {name}' if most else ''}."
 
 
 def _heading(diagnosis: Diagnosis) -> str:
@@ -163,8 +176,8 @@ def about_watching(report: Report) -> Iterator[str]:
             yield f"{server.name}: {REMEDIES[reason]}"
         if reason == "slots_exhausted":
             yield (
-                f"{server.name} is full and lets nobody in; a `pgleak serve` that holds its connection still reads it: "
-                "look at its page / and at /connections"
+                f"{server.name} is full and refuses ordinary roles; a `pgleak serve` that holds its connection still "
+                "reads it: look at its page / and at /connections; or ask as a superuser, for whom slots are kept: --dsn"
             )
     if report.watch is not None:
         watch = report.watch
