@@ -123,6 +123,27 @@ def test_whatever_leads_to_the_pool_the_place_is_the_applications(postgres16: Em
     engine.dispose()
 
 
+def test_code_without_a_file_name_is_told_from_sqlalchemys_own(postgres16: EmbeddedPostgres) -> None:
+    """SQLAlchemy 2.0 compiles its decorators under the name that `exec` and `python -c` give."""
+    engine, held = watched(postgres16)
+    namespace: dict[str, Any] = {"__name__": "shop", "engine": engine, "Session": Session}
+    exec("def take():\n    session = Session(engine)\n    session.connection()\n    return session\n", namespace)
+
+    def in_a_file() -> Any:
+        session = Session(engine)
+        session.connection()
+        return session
+
+    engine.connect().close()
+    for _ in range(2):
+        for take, site in ((in_a_file, f"{__name__}:{_name(in_a_file)}"), (namespace["take"], "shop:take")):
+            session = take()
+            assert (held().site, held().kind) == (site, "session")
+            assert held().frames[1].function == test_code_without_a_file_name_is_told_from_sqlalchemys_own.__name__
+            session.close()
+    engine.dispose()
+
+
 def _name(function: Any) -> str:
     """As in the label: qualified from Python 3.11 on."""
     code = function.__code__
@@ -163,6 +184,29 @@ def test_an_async_session_names_the_coroutine(postgres16: EmbeddedPostgres) -> N
         release.set()
         await task
         assert pool_of(name).checkouts == ()
+        await engine.dispose()
+
+    asyncio.run(story())
+
+
+def test_what_runs_synchronously_for_a_coroutine_names_its_callers_too(postgres16: EmbeddedPostgres) -> None:
+    async def story() -> None:
+        engine, name = create_async_engine(url(postgres16, "asyncpg")), new_name()
+        api.instrument(engine, name=name)
+
+        def load(session: Session) -> None:
+            session.execute(text("select 1"))
+
+        async def endpoint() -> None:
+            async with AsyncSession(engine) as session:
+                await session.run_sync(load)
+                (checkout,) = pool_of(name).checkouts
+                assert [frame.function for frame in checkout.frames[:3]] == [
+                    _name(function) for function in (load, endpoint, story)
+                ]
+
+        for _ in range(3):
+            await endpoint()
         await engine.dispose()
 
     asyncio.run(story())

@@ -75,6 +75,35 @@ STORY = """
 """
 
 
+#: gunicorn's worker patches when it starts, after an application that was loaded before (`preload_app`).
+LATE_STORY = """
+    import sys
+    from sqlalchemy import create_engine
+    from pgleak.pool import api
+
+    engine = create_engine(sys.argv[1])
+    api.instrument(engine, name="late")
+    kept = [engine.connect()]
+    from gevent import monkey
+    monkey.patch_all()
+    import gevent
+
+    api.checkouts.forget()  # as after a fork
+    kept.append(engine.connect())
+    for name in "first", "second":
+        gevent.spawn(lambda: kept.append(engine.connect())).join()
+    owners = [checkout.owner for checkout in api.snapshot().pools[0].checkouts]
+    assert [(owner.kind, owner.state) for owner in owners] == [
+        ("thread", "alive"), ("greenlet", "alive"), ("greenlet", "dead"), ("greenlet", "dead"),
+    ], owners
+    assert api.snapshot().errors == 0
+    for connection in kept:
+        connection.close()
+    api.uninstrument()
+    print("well")
+"""
+
+
 #: Whatever the application does, each time in a greenlet of its own, the ledger says what the server says.
 RANDOM_STORY = """
     import sys
@@ -117,6 +146,10 @@ def tell(story: str, *arguments: object) -> None:
 
 def test_greenlets(postgres16: EmbeddedPostgres) -> None:
     tell(STORY, url(postgres16, "pg8000").render_as_string(hide_password=False))
+
+
+def test_greenlets_that_are_patched_in_after_us(postgres16: EmbeddedPostgres) -> None:
+    tell(LATE_STORY, url(postgres16, "pg8000").render_as_string(hide_password=False))
 
 
 def test_the_ledger_agrees_with_the_server_after_every_step_of_a_greenlet(postgres16: EmbeddedPostgres) -> None:

@@ -186,7 +186,7 @@ def test_the_checkin_event_tells_the_same_where_a_pool_cannot_be_seen_returning(
     """The method that is wrapped is not public: a SQLAlchemy to come may have another."""
     monkeypatch.setattr(checkouts, "_RETURN", "no_such_method")
     application = Application(postgres16, "psycopg2", random.Random(3), QueuePool)
-    assert not checkouts.sees_returns()
+    assert not checkouts.sees_returns(QueuePool)
     run(application, truth)
     assert pool_of(application.name).counters.use.count > 3
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
 import sys
 import threading
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +18,12 @@ import sqlalchemy
 
 from pgleak.pool import origin
 from pgleak.pool.origin import capture, resolve
+from pool_support import url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pgleak.demo.embedded import EmbeddedPostgres
     from pgleak.pool.origin import Stack
 
 HERE = Path(__file__).read_text(encoding="utf-8").splitlines()
@@ -82,6 +89,8 @@ def test_a_call_over_many_lines_is_on_its_first_or_own_line() -> None:
         ("/usr/lib/python3/site-packages/shop/orders.py", "shop.orders", origin.PACKAGE),
         ("/srv/shop/orders.py", "shop.orders", origin.APPLICATION),
         ("/srv/shop/flask_sqlalchemy_helpers.py", "flask_sqlalchemy_helpers", origin.APPLICATION),
+        (str(Path(sys.executable).with_name("gunicorn")), "__main__", origin.PACKAGE),
+        ("/srv/shop/bin/worker", "__main__", origin.APPLICATION),
         ("<stdin>", "__main__", origin.APPLICATION),
         ("app.py", "__main__", origin.APPLICATION),
     ],
@@ -95,13 +104,101 @@ def test_an_application_installed_as_a_package_is_found_where_there_is_no_other(
     namespace: dict[str, Any] = {"__name__": "shop.orders", "capture": capture, "sys": sys, "found": []}
     body = "def place():\n    found.append(capture(sys._getframe(0))[0])\n"
     exec(compile(body, "/x/site-packages/shop/orders.py", "exec"), namespace)
-    thread = threading.Thread(target=namespace["place"])
-    thread.start()
-    thread.join()
-    namespace["place"]()
-    alone, within = namespace["found"]
-    assert [frame.site for frame in resolve(alone)] == ["shop.orders:place"]
-    assert resolve(within)[0].module == __name__, "where the application calls a package, the line is the application's"
+    for _ in range(2):  # the first time, when its file is looked at, and after that
+        thread = threading.Thread(target=namespace["place"])
+        thread.start()
+        thread.join()
+        namespace["place"]()
+        alone, within = namespace["found"][-2:]
+        assert [frame.site for frame in resolve(alone)] == ["shop.orders:place"]
+        assert resolve(within)[0].module == __name__, (
+            "where the application calls a package, it is the application's line"
+        )
+
+
+def test_an_installed_application_is_not_taken_for_the_script_that_started_it(
+    postgres16: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """At the far end of each request stands the script that the installer made, of gunicorn here."""
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    (packages / "shop.py").write_text(INSTALLED)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("gunicorn"), "-b", f"fd://{listening.fileno()}", "shop:app"],
+            env={**os.environ, "PYTHONPATH": str(packages), "SHOP_URL": url(postgres16).render_as_string(hide_password=False)},
+            pass_fds=[listening.fileno()],
+        )  # fmt: skip
+        try:
+            for _ in range(3):  # the first time and each time after that
+                with urllib.request.urlopen(address, timeout=60) as answer:
+                    assert json.load(answer) == ["shop:load", "shop:app"]
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+INSTALLED = """
+import json, os
+import pgleak
+from sqlalchemy import create_engine
+
+engine = create_engine(os.environ["SHOP_URL"])
+pgleak.instrument(engine, name="shop")
+
+def load():
+    return engine.connect()
+
+def app(environ, start_response):
+    connection = load()
+    (checkout,) = pgleak.snapshot().pools[0].checkouts
+    connection.close()
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps([frame.site for frame in checkout.frames[:2]]).encode()]
+"""
+
+
+def test_an_installed_application_is_not_taken_for_what_spawned_it(
+    postgres16: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """A process that multiprocessing spawns, as uvicorn does its workers, begins with a line of `python -c`."""
+    program = tmp_path / "site-packages" / "shop.py"
+    program.parent.mkdir()
+    program.write_text(SPAWNED)
+    done = subprocess.run(
+        [sys.executable, program, url(postgres16).render_as_string(hide_password=False)],
+        capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == 2 * ["take", "report"], done.stderr
+
+
+SPAWNED = """
+import multiprocessing
+import sys
+
+def take(engine):
+    return engine.connect()
+
+def report(url):
+    import pgleak
+    from sqlalchemy import create_engine
+
+    engine = create_engine(url)
+    pgleak.instrument(engine, name="shop")
+    for _ in range(2):
+        connection = take(engine)
+        (checkout,) = pgleak.snapshot().pools[0].checkouts
+        print(*(frame.function for frame in checkout.frames[:2]), flush=True)
+        connection.close()
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=report, args=(sys.argv[1],))
+    process.start()
+    process.join()
+"""
 
 
 def test_endless_file_names_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,4 +209,14 @@ def test_endless_file_names_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPat
         namespace: dict[str, Any] = {"__name__": "generated", "here": here}
         exec(compile("found = here()", f"<cell {number}>", "exec"), namespace)
         assert resolve(namespace["found"][0])[0].file == f"<cell {number}>"
+    assert len(origin._places) <= 11
+
+
+def test_endless_code_without_a_file_name_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, empty in (("_CODES_KEPT", 10), ("_places", {}), ("_modules", {})):
+        monkeypatch.setattr(origin, name, empty)
+    for number in range(50):
+        namespace: dict[str, Any] = {"__name__": "generated", "here": here}
+        exec(f"def code_{number}():\n    return here()", namespace)
+        assert resolve(namespace[f"code_{number}"]()[0])[0].site == f"generated:code_{number}"
     assert len(origin._places) <= 11

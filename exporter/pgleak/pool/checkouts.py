@@ -27,13 +27,13 @@ from pgleak.pool import owner as owners
 from pgleak.pool.connection import MARK, unmark
 from pgleak.pool.ledger import LEDGER, WatchedEngine, numbers
 from pgleak.pool.marks import MARKS
-from pgleak.pool.methods import code_of, does_only
-from pgleak.pool.origin import capture
+from pgleak.pool.methods import as_function, code_of, does_only
+from pgleak.pool.origin import LIBRARY, capture, classify
 from pgleak.pool.sites import BRIEF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import CodeType, FrameType
 
     from pgleak.pool.connection import Connection
     from pgleak.pool.ledger import PoolLedger
@@ -45,10 +45,11 @@ if TYPE_CHECKING:
 _marked: dict[int, ref[Pool]] = {}
 _changes = count(1)
 _changed = 0  # what the last change of what is watched was numbered
-_original: dict[tuple[type[Pool], str], Any] = {}
+_wrapped: dict[tuple[type[Pool], str], tuple[Any, Any]] = {}  # ours, and what stood there before
 _RETURN = "_return_conn"  # since 1.0; not public
 _CONNECT = "def connect(self):\n    ''\n    return _ConnectionFairy._checkout(self)"
 _RETURN_CONN = "def _return_conn(self, record):\n    ''\n    self._do_return_conn(record)"
+_INSIDE = range(4)  # frames that a pool of the application's may have
 _on_first_connect: list[Callable[[], None]] = []
 
 
@@ -60,40 +61,42 @@ def install() -> None:
         (Pool, _RETURN, _returning),
     ):
         original = kind.__dict__.get(name)
-        if original is not None and (kind, name) not in _original:
-            wrapped = wrapper(original)
-            if wrapped is None:
+        _, before = _wrapped.get((kind, name), (None, None))
+        # known already, and there or beneath somebody else's; unless that one has put back what stood there before ours
+        if original is not None and (before is None or original is before):
+            ours = wrapper(original)
+            if ours is None:
                 continue
-            _original[kind, name] = original
-            wrapped.__doc__ = original.__doc__
-            wrapped.__wrapped__ = original
-            wrapped.pgleak = True
-            setattr(kind, name, wrapped)
+            _wrapped[kind, name] = ours, original
+            ours.__doc__ = original.__doc__
+            ours.__wrapped__ = original
+            setattr(kind, name, ours)
 
 
 def uninstall() -> None:
     """Put the original methods back. Where somebody else wrapped ours meanwhile, ours stays beneath and does nothing."""
-    for (kind, name), original in list(_original.items()):
-        if getattr(kind.__dict__.get(name), "pgleak", False):
+    for (kind, name), (ours, original) in list(_wrapped.items()):
+        if kind.__dict__.get(name) is ours:
             setattr(kind, name, original)
-            del _original[kind, name]
+            del _wrapped[kind, name]
     forget()
 
 
-def sees_returns() -> bool:
-    """Whether the wrapper sees connections come back, so that no listener has to."""
-    return (Pool, _RETURN) in _original
+def sees_returns(kind: type[Pool]) -> bool:
+    """Whether the wrapper sees connections come back to such a pool, so that no listener has to."""
+    ours, _ = _wrapped.get((Pool, _RETURN), (None, None))
+    return ours is not None and getattr(kind, _RETURN) is getattr(Pool, _RETURN)
 
 
 def forget() -> None:
     """Look every pool up anew: after a change of what is watched, and after a fork."""
     global _changed  # noqa: PLW0603 - before anything is forgotten, so that who remembers after that sees it
     _changed = next(_changes)
-    for reference in list(_marked.values()):
+    for key, reference in list(_marked.items()):
+        _marked.pop(key, None)  # these and no others: another thread may be marking one more
         pool = reference()
         if pool is not None:
             unmark(pool)
-    _marked.clear()
 
 
 def on_first_connect(callback: Callable[[], None]) -> None:
@@ -104,10 +107,10 @@ def on_first_connect(callback: Callable[[], None]) -> None:
 def _connecting(original: Any) -> Any:
     frame_at = sys._getframe  # noqa: SLF001 - documented; inspect.currentframe() is the same with a detour
     current_marks = MARKS.get
-    here, tasks = owners.storage(), owners.TASKS
+    here, tasks = owners.Here, owners.TASKS
     engine_connect, raw_connection = code_of(Engine.connect), code_of(Engine.raw_connection)
     # SQLAlchemy's method does nothing but make this call: made here, there is no call more than without pgleak
-    fairy: Any = _ConnectionFairy if does_only(original, _CONNECT) else SimpleNamespace(_checkout=original)
+    fairy: Any = _ConnectionFairy if does_only(original, _CONNECT) else SimpleNamespace(_checkout=as_function(original))
 
     def connect(self: Any) -> Any:
         try:
@@ -137,31 +140,30 @@ def _connecting(original: Any) -> Any:
                 first = frame_at(3)
                 if first.f_code is engine_connect or (first := frame_at(1)).f_code is raw_connection:
                     first = first.f_back or first
+                else:
+                    first = _outside(first, raw_connection)
                 site = ledger.direct.get(id(code := first.f_code))
-                if site is None:
+                if (
+                    site is None
+                    or (second := first.f_back) is None
+                    or (third := second.f_back) is None
+                    or (fourth := third.f_back) is None
+                    or (fifth := fourth.f_back) is None
+                ):
                     stack, session = capture(first)
                     site = ledger.sites[id(stack[0])]
                 else:  # what `capture` does, written out here: a loop costs twice as much, and a call is one more
                     session = False
-                    if (second := first.f_back) is None:
-                        stack = code, first.f_lasti
-                    elif (third := second.f_back) is None:
-                        stack = code, first.f_lasti, second.f_code, second.f_lasti
-                    elif (fourth := third.f_back) is None:
-                        stack = code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti
-                    elif (fifth := fourth.f_back) is None:
-                        stack = (
-                            code, first.f_lasti, second.f_code, second.f_lasti,
-                            third.f_code, third.f_lasti, fourth.f_code, fourth.f_lasti,
-                        )  # fmt: skip
-                    else:
-                        stack = (
-                            code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
-                            fourth.f_code, fourth.f_lasti, fifth.f_code, fifth.f_lasti,
-                        )  # fmt: skip
-                owner = owners.current_owner() if tasks and running_loop() is not None else here.owner
+                    stack = (
+                        code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
+                        fourth.f_code, fourth.f_lasti, fifth.f_code, fifth.f_lasti,
+                    )  # fmt: skip
+                owner = owners.current_owner() if tasks and running_loop() is not None else here.storage.owner
             except (LookupError, AttributeError, ValueError):  # seen for the first time, or there is no call site
-                connection, stack, session, site, owner = _first_time(self, ledger, proxy, frame_at(1))
+                known = _first_time(self, ledger, proxy, _outside(frame_at(1), raw_connection))
+                if known is None:
+                    return proxy
+                connection, stack, session, site, owner = known
             now = monotonic()
             if connection.out is not None and not connection.share(proxy):
                 return proxy
@@ -177,18 +179,33 @@ def _connecting(original: Any) -> Any:
     return connect
 
 
+def _outside(frame: FrameType, raw_connection: CodeType | None) -> FrameType:
+    """Past a pool of the application's own, which only hands on what somebody further out wants; else the frame itself."""
+    inside: FrameType | None = frame
+    for _ in _INSIDE:
+        if inside is None:
+            break
+        if inside.f_code is raw_connection:
+            return inside.f_back or inside
+        if classify(inside) == LIBRARY:
+            break
+        inside = inside.f_back
+    return frame
+
+
 def _first_time(
     pool: Pool, ledger: PoolLedger, proxy: Any, frame: FrameType
-) -> tuple[Connection, Stack, bool, Site, ThreadOwner | TaskOwner]:
-    """What a checkout is made of, where not all of it is known from earlier ones."""
-    connection = ledger.connections.get(id(proxy.dbapi_connection))
+) -> tuple[Connection, Stack, bool, Site, ThreadOwner | TaskOwner] | None:
+    """What a checkout is made of, where not all of it is known from earlier ones; None where nobody watches any more."""
+    record = proxy._connection_record  # noqa: SLF001
+    connection = getattr(record, MARK, None) or ledger.connections.get(id(proxy.dbapi_connection))
     if connection is None:
         watched = _engine_of(pool)
         if watched is None:
-            raise LookupError("the engine is not watched any more")
+            return None
         connection = watched.adopt_checked_out(proxy)
     else:
-        connection.mark(proxy._connection_record)  # noqa: SLF001
+        connection.mark(record)
     stack, session = capture(frame)
     site = ledger.nowhere
     if stack:
@@ -256,6 +273,7 @@ def _failed(ledger: PoolLedger, started: float, error: BaseException) -> None:
 def _look_up(pool: Pool) -> PoolLedger | None:
     """The ledger of a pool, None where it is not watched; remembered from now on. Never raises."""
     try:
+        owners.adapt()
         key, known = id(pool), _changed
         watched = _engine_of(pool)
         ledger = watched.ledger if watched is not None else None

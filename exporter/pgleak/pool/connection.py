@@ -56,9 +56,8 @@ class Connection:
 
     def mark(self, record: Any) -> None:
         """Let the pool's record lead here: found at once at each checkout and return."""
-        if not hasattr(record, MARK):
-            setattr(record, MARK, self)
-            self.record = ref(record)
+        setattr(record, MARK, self)
+        self.record = ref(record)
 
     def unmark(self) -> None:
         record = self.record() if self.record is not None else None

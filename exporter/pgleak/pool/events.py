@@ -37,7 +37,7 @@ def attach(engine: Engine, ledger: Ledger, name: str, application_name: str) -> 
     pool_ledger.pool_class = type(engine.pool).__name__
     watched = WatchedEngine(engine, pool_ledger, application_name, server)
     listeners = _rare_listeners(watched)
-    if not checkouts.sees_returns():
+    if not checkouts.sees_returns(type(engine.pool)):
         listeners.append(_checkin_listener(watched))
     for event_name, listener in listeners:
         listener.pgleak = watched
@@ -83,7 +83,8 @@ def _rare_listeners(watched: WatchedEngine) -> list[tuple[str, Any]]:
 
     def connect(dbapi_connection: Any, connection_record: Any) -> None:
         now = time.time()
-        watched.adopt(dbapi_connection, connection_record, now)
+        if watched.adopt(dbapi_connection, connection_record, now).engine is not watched:
+            return
         # SQLAlchemy notes the time before it connects
         ledger.record_creation(now - getattr(connection_record, "last_connect_time", now))
 
@@ -163,7 +164,7 @@ def adopt_open(watched: WatchedEngine, record: Any) -> None:
         return
     connection = watched.adopt(dbapi_connection, record, getattr(record, "last_connect_time", 0) or time.time())
     proxy = getattr(record, "fairy_ref", None)
-    if record.in_use and proxy is not None:
+    if record.in_use and proxy is not None and connection.engine is watched:
         site = watched.ledger.nowhere
         site.checkouts += 1
         connection.out = (next(numbers), monotonic(), UNKNOWN_OWNER, (), False, site, proxy, NOTHING)

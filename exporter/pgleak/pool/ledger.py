@@ -13,7 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
-from pgleak.pool.connection import Connection
+from pgleak.pool.connection import MARK, Connection
 from pgleak.pool.drivers import facts
 from pgleak.pool.origin import is_plain
 from pgleak.pool.sites import Site
@@ -73,9 +73,15 @@ class WatchedEngine:
         engines[key] = self
 
     def adopt(self, dbapi_connection: Any, record: ConnectionPoolEntry | None, opened: float) -> Connection:
-        """Begin to follow a connection. Its driver object dies on every path on which the connection does."""
+        """Begin to follow a connection. Its driver object dies on every path on which the connection does.
+
+        Engines that share a pool are each told of its connections: the first one follows them.
+        """
         ledger = self.ledger
         key = id(dbapi_connection)
+        known: Connection | None = getattr(record, MARK, None)
+        if known is not None and known.key == key and known.engine.ledger.connections.get(key) is known:
+            return known
         connection = Connection(key, self, opened)
         driver = None
         if record is not None:
@@ -85,10 +91,10 @@ class WatchedEngine:
                 engine = self.engine()
                 pool = engine.pool if engine is not None else None
             connection.pool = ref(pool) if pool is not None else None
-        known = facts(driver)
-        connection.pid = known.pid
-        connection.server = known.server or self.server
-        ledger.application_name = known.application_name or ledger.application_name
+        told = facts(driver)
+        connection.pid = told.pid
+        connection.server = told.server or self.server
+        ledger.application_name = told.application_name or ledger.application_name
         try:
             connection.driver = ref(driver, _Death(ledger, connection))
         except TypeError:

@@ -48,7 +48,8 @@ SKIPPED = Spec(
 READABLE = Spec(
     "pgleak_state_folder_readable",
     "gauge",
-    "1 when the folder of state files could be read, else 0: missing, another user's, or open to others.",
+    "1 when the folder of state files could be read, else 0: missing, another user's, or open to others; "
+    "or by a fault of pgleak itself, which its log then tells.",
 )
 
 #: What comes with the metrics of the in-process half where processes share a folder, in output order.

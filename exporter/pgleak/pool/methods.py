@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inspect import unwrap
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,10 +20,17 @@ def does_only(function: Any, source: str) -> bool:
 
 
 def _essence(function: Any) -> tuple[Any, ...]:
-    code = getattr(function, "__code__", None)
-    if code is None:
+    if type(function) is not FunctionType:  # a wrapper may pass for what it wraps, `__class__` and `__code__` included
         return ()
+    code = function.__code__
     return code.co_code, code.co_names, code.co_varnames, code.co_flags, code.co_consts[1:]
+
+
+def as_function(method: Any) -> Any:
+    """What is called with the instance first, of whatever stands for a method in a class."""
+    if type(method) is FunctionType:
+        return method
+    return lambda instance: method.__get__(instance, type(instance))()
 
 
 def code_of(function: Any) -> CodeType | None:

@@ -47,7 +47,8 @@ def remove(watched: WatchedEngine, engine: Engine) -> None:
     watched.names_connections = False
     dialect: Any = engine.dialect
     outermost = vars(dialect).get(_METHOD)
-    if getattr(outermost, "pgleak", None) is not watched:
+    code = getattr(outermost, "__code__", None)  # functools.wraps gives another wrapper ours' attributes, not its code
+    if getattr(outermost, "pgleak", None) is not watched or code is None or code.co_filename != __file__:
         return
     inner = outermost.__wrapped__
     if inner is None:

@@ -6,6 +6,7 @@ line of an instruction is a table walk that most checkouts never need.
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 from inspect import CO_GENERATOR
@@ -32,45 +33,12 @@ APPLICATION, LIBRARY, SESSION, PACKAGE = range(4)
 #: Packages that stand between the application and its connections; an application is none of them, wherever it lives.
 _MACHINERY = frozenset(
     [
-        "_pytest",
-        "aiohttp",
-        "alembic",
-        "anyio",
-        "asgiref",
-        "billiard",
-        "celery",
-        "click",
-        "concurrent",
-        "ddtrace",
-        "fastapi",
-        "flask",
-        "flask_sqlalchemy",
-        "gevent",
-        "greenlet",
-        "gunicorn",
-        "hypercorn",
-        "kombu",
-        "newrelic",
-        "opentelemetry",
-        "pluggy",
-        "prometheus_client",
-        "pytest",
-        "rq",
-        "sentry_sdk",
-        "sqlalchemy",
-        "sqlalchemy_utils",
-        "sqlmodel",
-        "starlette",
-        "tenacity",
-        "tornado",
-        "typer",
-        "uvicorn",
-        "uvloop",
-        "waitress",
-        "werkzeug",
-        "wrapt",
+        "_pytest", "aiohttp", "alembic", "anyio", "asgiref", "billiard", "celery", "click", "concurrent", "ddtrace",
+        "fastapi", "flask", "flask_sqlalchemy", "gevent", "greenlet", "gunicorn", "hypercorn", "kombu", "newrelic",
+        "opentelemetry", "pluggy", "prometheus_client", "pytest", "rq", "sentry_sdk", "sqlalchemy", "sqlalchemy_utils",
+        "sqlmodel", "starlette", "tenacity", "tornado", "typer", "uvicorn", "uvloop", "waitress", "werkzeug", "wrapt",
     ]
-)
+)  # fmt: skip
 
 _SESSION_FILE = sqlalchemy.orm.session.__file__
 _SITE_PACKAGES = ("/site-packages/", "/dist-packages/", "\\site-packages\\")
@@ -81,14 +49,31 @@ _STDLIB = tuple(
         if path
     }
 )
+#: Where installers put the scripts that start a package, which is the application, or gunicorn with an application inside.
+_SCRIPTS = {
+    path
+    for path in (
+        sysconfig.get_path("scripts"),
+        sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user")),
+        os.path.dirname(sys.executable or ""),  # noqa: PTH120 - not where links lead
+    )
+    if path
+}
 _OURS = __file__[: -len("origin.py")]
 _FILES_KEPT = 20_000
+_CODES_KEPT = 2_000
+
+#: Compiled without a name, by the application and by SQLAlchemy 2.0 (its decorators) alike: each such code is looked at by itself.
+_NAMELESS = "<string>"
 
 # file name -> what it is; file name -> its module. Written without a lock: two threads write the same.
-_places: dict[str, int] = {}
-_modules: dict[str, str] = {}
-# the names of two kinds of files, for `capture`
+_places: dict[str | CodeType, int] = {}
+_modules: dict[str | CodeType, str] = {}
+# the names of three kinds of files, for `capture`
 _libraries: set[str] = set()
+_packages: set[str] = set()
+_foreign: set[str] = set()  # both of these
+_generated: dict[int, CodeType] = {}  # what SQLAlchemy compiles, by its id, which stays its own while the code is kept
 _applications: set[str] = set()
 
 
@@ -99,24 +84,36 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
     callers are noted as they are, and which of them are the application's is found out when somebody asks (`resolve`).
     """
     first: Any = frame
+    file, session, package = "", False, None
     try:
         while (file := first.f_code.co_filename) in _libraries:
             first = first.f_back
         session = file == _SESSION_FILE
         if session:
             first = first.f_back
-            while (file := first.f_code.co_filename) in _libraries or file == _SESSION_FILE:
+            while (
+                (file := first.f_code.co_filename) in _libraries
+                or file == _SESSION_FILE
+                or (file == _NAMELESS and id(first.f_code) in _generated)
+            ):
+                first = first.f_back
+        if file in _packages:  # the application, where it is installed and nothing further out is one
+            package = first
+            while (file := first.f_code.co_filename) in _foreign:
                 first = first.f_back
     except AttributeError:  # no frame is left: there is none of the application, or a coroutine awaits this
-        return _search(frame)
-    code = first.f_code
-    if file not in _applications or code.co_flags & CO_GENERATOR:
+        if package is None or _awaiter() is not None:
+            return _search(frame)
+        first = package
+    if (first is not package and file not in _applications) or first.f_code.co_flags & CO_GENERATOR:
         return _search(frame)
     stack: Stack = ()
     for _ in _NOTED:
         stack += first.f_code, first.f_lasti
         first = first.f_back
         if first is None:
+            if _awaiter() is not None:  # its callers are there
+                return _search(frame)
             break
     return stack, session
 
@@ -154,6 +151,9 @@ def _search(frame: FrameType | None) -> tuple[Stack, bool]:
     stack: list[CodeType | int] = []
     frame = frame or spare
     for _ in _REACH:
+        if frame is None and not hopped:
+            hopped = True
+            frame = _awaiter()
         if frame is None or len(stack) >= 2 * FRAMES:
             break
         if not stack or classify(frame) in {APPLICATION, PACKAGE}:
@@ -176,23 +176,35 @@ def _awaiter() -> FrameType | None:
 
 def classify(frame: FrameType) -> int:
     """What kind of file a frame is in, remembered."""
-    name = frame.f_code.co_filename
-    known = _places.get(name)
+    key = _key(frame.f_code)
+    known = _places.get(key)
     if known is not None:
         return known
     module = frame.f_globals.get("__name__")
     module = module if isinstance(module, str) else UNKNOWN_SITE
-    if len(_places) >= _FILES_KEPT:  # a program that compiles code under ever new names
-        for names in (_places, _modules, _libraries, _applications):
-            names.clear()
-    _modules[name] = module
+    name = frame.f_code.co_filename
+    if len(_places) >= (_FILES_KEPT if key is name else _CODES_KEPT):  # a program that compiles ever new code
+        for known_ones in (_places, _modules, _libraries, _packages, _foreign, _applications, _generated):
+            known_ones.clear()
+    _modules[key] = module
     place = _place(name, module)
-    _places[name] = place
-    if place == LIBRARY:
-        _libraries.add(name)
+    if place == APPLICATION and key is not name and module == "__main__" and frame.f_code.co_name == "<module>":
+        place = PACKAGE  # what `python -c` begins with, and each process that multiprocessing spawns
+    _places[key] = place
+    if key is not name:
+        if place == LIBRARY:
+            _generated[id(key)] = frame.f_code
     elif place == APPLICATION:
         _applications.add(name)
+    elif place != SESSION:
+        _foreign.add(name)
+        (_libraries if place == LIBRARY else _packages).add(name)
     return place
+
+
+def _key(code: CodeType) -> str | CodeType:
+    name = code.co_filename
+    return code if name == _NAMELESS else name
 
 
 def _place(file: str, module: str) -> int:
@@ -201,6 +213,8 @@ def _place(file: str, module: str) -> int:
     if file.startswith(("<frozen", _OURS)) or module.partition(".")[0] in _MACHINERY:
         return LIBRARY
     if any(part in file for part in _SITE_PACKAGES):
+        return PACKAGE
+    if module == "__main__" and os.path.dirname(file) in _SCRIPTS:  # noqa: PTH120 - sooner than Path
         return PACKAGE
     return LIBRARY if file.startswith(_STDLIB) else APPLICATION
 
@@ -218,7 +232,7 @@ def resolve(stack: Stack) -> tuple[Frame, ...]:
 
 
 def _is_application(code: CodeType) -> bool:
-    place = _places.get(code.co_filename)
+    place = _places.get(_key(code))
     if place is None:
         place = _place(code.co_filename, module_of(code))
     return place in {APPLICATION, PACKAGE}
@@ -232,7 +246,7 @@ def site_of(code: CodeType) -> str:
 def module_of(code: CodeType) -> str:
     """The module that the code is in: noted when it ran, else found among what is imported."""
     file = code.co_filename
-    module = _modules.get(file)
+    module = _modules.get(_key(code))
     if module is None:
         module = next(
             (name for name, each in sys.modules.copy().items() if getattr(each, "__file__", None) == file), None

@@ -126,8 +126,11 @@ UNKNOWN_OWNER = UnknownOwner()
 TASKS: Any = getattr(tasks, "_current_tasks", (None,)) if sys.version_info < (3, 14) else (None,)
 
 
-class _Here:
+class Here:
+    """Where each thread's owner is kept, once it has one."""
+
     storage: Any = threading.local()
+    earlier: Any = None  # kept, because whoever is known there lives as long as it does
 
 
 def current_owner() -> ThreadOwner | TaskOwner:
@@ -137,24 +140,20 @@ def current_owner() -> ThreadOwner | TaskOwner:
         if task is not None:
             return TaskOwner(task)
     try:
-        owner: ThreadOwner = _Here.storage.owner
+        owner: ThreadOwner = Here.storage.owner
     except AttributeError:
         token = _Token()
         owner = ThreadOwner(token)
-        _Here.storage.token = token
-        _Here.storage.owner = owner
+        Here.storage.token = token
+        Here.storage.owner = owner
     return owner
 
 
 def adapt() -> None:
     """Where gevent has patched threads since the import, tell greenlets apart instead of threads."""
-    if type(_Here.storage) is not threading.local:
-        _Here.storage = threading.local()
-
-
-def storage() -> Any:
-    """Where each thread's owner is kept, once it has one."""
-    return _Here.storage
+    if type(Here.storage) is not threading.local:
+        Here.earlier = Here.storage
+        Here.storage = threading.local()
 
 
 def _current_greenlet() -> weakref.ref[Any] | None:
