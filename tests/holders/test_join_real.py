@@ -17,7 +17,7 @@ import pytest
 import servers
 from holders.processes import APPLICATION, READ, Fleet, joined, of, outlived, seen, settled, tool, url
 from pgleak.holders.coverage import Coverage
-from pgleak.holders.join import IMPRECISION, join
+from pgleak.holders.join import IMPRECISION, PROMPT_LOGIN, join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,10 +126,15 @@ def accepts(server: EmbeddedPostgres) -> bool:
 def test_two_servers_with_the_same_process_ids_are_told_apart(
     twins: tuple[EmbeddedPostgres, EmbeddedPostgres], fleet: Fleet
 ) -> None:
-    """Two containers started together number their backends alike, at the same moment, for the same application."""
+    """Two containers started together number their backends alike, at nearly the same moment, for the same application.
+
+    Within PROMPT_LOGIN of each other nothing tells them apart, and nothing is claimed.
+    """
     first, second = twins
-    for server in (first, second):
-        fleet.start(url(server, NAME), *["in_use"] * 12)
+    fleet.start(url(first, NAME), *["in_use"] * 12)
+    started = time.monotonic()
+    servers.wait_until(lambda: time.monotonic() > started + 2 * PROMPT_LOGIN)
+    fleet.start(url(second, NAME), *["in_use"] * 12)
     fleet.start(url(second, f"{NAME}-second"), "in_use")
     shared = {each.pid for each in seen(first)} & {each.pid for each in seen(second)}
     assert len(shared) > 5, "the namespaces number their processes differently"
