@@ -5,7 +5,8 @@
 Without a DSN the demo's embedded PostgreSQL is started. Each variant has a process of its own, so that none leaves traces
 in another's interpreter; they run by turns, a batch each, and the median of the batches counts, so that a busy machine
 disturbs all of them alike. Where a process has what in memory is luck, so each variant has several processes in turn.
-OpenTelemetry's instrumentation takes part where it is installed.
+OpenTelemetry's instrumentation takes part where it is installed. All of it is called from as many frames deep as a request of
+Flask's is under gunicorn. "pgleak, installed" is the same as "pgleak" in a program that lies in site-packages, as some images have it.
 
 "empty listeners" and "wrappers alone" are what other ways of watching cost at least: two functions for SQLAlchemy's events, and
 two around its methods, that do nothing. OpenTelemetry's is compared on a checkout and checkin alone, which is what both of
@@ -21,12 +22,15 @@ import importlib.util
 import os
 import platform
 import random
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
@@ -45,6 +49,7 @@ TARGET_MICROSECONDS = 4.0
 TARGET_SELECT = 0.06
 REFERENCE_BARE = 5.3  # microseconds, on the machine for which the target was set
 TARGET_OTEL = 7.0
+FRAMES = 40
 
 
 def pool_only(engine: Engine) -> None:
@@ -159,6 +164,7 @@ SWITCHES: dict[str, Any] = {
     "empty listeners": empty_listeners,
     "wrappers alone": wrappers_alone,
     "pgleak": pgleak,
+    "pgleak, installed": pgleak,
     "full stack": full_stack,
     "opentelemetry": opentelemetry,
 }
@@ -167,9 +173,9 @@ SWITCHES: dict[str, Any] = {
 class Process:
     """A process that runs a batch when it is told to, and says how long one turn took."""
 
-    def __init__(self, name: str, url: str) -> None:
+    def __init__(self, name: str, url: str, program: Path) -> None:
         self.name = name
-        command = [sys.executable, __file__, "--worker", name]
+        command = [sys.executable, str(program), "--worker", name]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "BENCHMARK_DSN": url}
         )
@@ -187,7 +193,11 @@ class Process:
         self._process.wait(10)
 
 
-def worker(name: str) -> None:
+def worker(name: str, frames: int) -> None:
+    """Work in this process, from as many frames deep."""
+    if frames:
+        worker(name, frames - 1)
+        return
     engine = create_engine(os.environ["BENCHMARK_DSN"])
     with SWITCHES[name](engine):
         gc.disable()
@@ -225,7 +235,15 @@ def measure(names: list[str], url: str, *, generations: int, rounds: int) -> dic
     choose = random.Random(1)
     for _ in range(generations):
         with contextlib.ExitStack() as stack:
-            processes = [stack.enter_context(contextlib.closing(Process(name, url))) for name in names]
+            here = Path(__file__)
+            installed = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "site-packages" / here.name
+            installed.parent.mkdir()
+            shutil.copy(here, installed)
+            programs = {name: installed if name.endswith("installed") else here for name in names}
+            processes = [
+                stack.enter_context(contextlib.closing(Process(name, url, program)))
+                for name, program in programs.items()
+            ]
             for work, (_, batch) in WORKS.items():
                 times: dict[str, list[float]] = {name: [] for name in names}
                 for process in processes:
@@ -242,10 +260,10 @@ def measure(names: list[str], url: str, *, generations: int, rounds: int) -> dic
 
 def show(title: str, results: list[Result]) -> None:
     bare = results[0]
-    print(f"\n{title}\n{'variant':<18}{'median us':>10}{'over bare':>11}{'ratio':>8}{'processes differ by':>21}")
+    print(f"\n{title}\n{'variant':<19}{'median us':>10}{'over bare':>11}{'ratio':>8}{'processes differ by':>21}")
     for result in results:
         print(
-            f"{result.name:<18}{result.median:>10.2f}{result.median - bare.median:>+11.2f}"
+            f"{result.name:<19}{result.median:>10.2f}{result.median - bare.median:>+11.2f}"
             f"{result.median / bare.median:>8.3f}{result.spread:>21.2f}"
         )
 
@@ -304,7 +322,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit with 1 when a promise is broken")
     arguments = parser.parse_args()
     if arguments.worker:
-        worker(arguments.worker)
+        worker(arguments.worker, FRAMES)
         return 0
     names = list(SWITCHES)
     if not _has_opentelemetry():

@@ -143,21 +143,30 @@ def _connecting(original: Any) -> Any:
                 else:
                     first = _outside(first, raw_connection)
                 site = ledger.direct.get(id(code := first.f_code))
-                if (
-                    site is None
-                    or (second := first.f_back) is None
-                    or (third := second.f_back) is None
-                    or (fourth := third.f_back) is None
-                    or (fifth := fourth.f_back) is None
-                ):
+                second: Any = first.f_back
+                third = second and second.f_back
+                fourth = third and third.f_back
+                fifth = fourth and fourth.f_back
+                session = False
+                if site is None or second is None or (tasks and fifth is None):  # or a coroutine is further out
                     stack, session = capture(first)
                     site = ledger.sites[id(stack[0])]
-                else:  # what `capture` does, written out here: a loop costs twice as much, and a call is one more
-                    session = False
+                elif (
+                    fifth is not None
+                ):  # what `capture` does, written out: a loop costs twice as much, and a call is one more
                     stack = (
                         code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
                         fourth.f_code, fourth.f_lasti, fifth.f_code, fifth.f_lasti,
                     )  # fmt: skip
+                elif fourth is not None:
+                    stack = (
+                        code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
+                        fourth.f_code, fourth.f_lasti,
+                    )  # fmt: skip
+                elif third is not None:
+                    stack = code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti
+                else:
+                    stack = code, first.f_lasti, second.f_code, second.f_lasti
                 owner = owners.current_owner() if tasks and running_loop() is not None else here.storage.owner
             except (LookupError, AttributeError, ValueError):  # seen for the first time, or there is no call site
                 known = _first_time(self, ledger, proxy, _outside(frame_at(1), raw_connection))

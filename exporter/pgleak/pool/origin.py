@@ -26,6 +26,7 @@ Stack: TypeAlias = "tuple[CodeType | int, ...]"
 FRAMES = 4  # reported per checkout
 _DEPTHS = range(64)  # frames walked at most until the application's innermost is found
 _NOTED = range(FRAMES + 1)  # with one between them that is a library's
+_WHOLE = 2 * len(_NOTED)
 _REACH = range(24)  # and from there, while its callers are looked for
 
 APPLICATION, LIBRARY, SESSION, PACKAGE = range(4)
@@ -62,6 +63,7 @@ _SCRIPTS = {
 _OURS = __file__[: -len("origin.py")]
 _FILES_KEPT = 20_000
 _CODES_KEPT = 2_000
+_CALLERS_KEPT = 16  # of each
 
 #: Compiled without a name, by the application and by SQLAlchemy 2.0 (its decorators) alike: each such code is looked at by itself.
 _NAMELESS = "<string>"
@@ -74,6 +76,9 @@ _libraries: set[str] = set()
 _packages: set[str] = set()
 _foreign: set[str] = set()  # both of these
 _generated: dict[int, CodeType] = {}  # what SQLAlchemy compiles, by its id, which stays its own while the code is kept
+# of installed applications, by the id of the innermost code: nothing further out was another application. Found by comparing,
+# because a code object's hash is that of all that it contains.
+_installed: dict[int, tuple[Stack, ...]] = {}
 _applications: set[str] = set()
 
 
@@ -99,6 +104,8 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
                 first = first.f_back
         if file in _packages:  # the application, where it is installed and nothing further out is one
             package = first
+            if not _applications and (stack := _noted(first)) in _installed.get(id(first.f_code), ()):
+                return stack, session
             while (file := first.f_code.co_filename) in _foreign:
                 first = first.f_back
     except AttributeError:  # no frame is left: there is none of the application, or a coroutine awaits this
@@ -107,15 +114,24 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
         first = package
     if (first is not package and file not in _applications) or first.f_code.co_flags & CO_GENERATOR:
         return _search(frame)
+    stack = _noted(first)
+    if len(stack) == _WHOLE:
+        if first is package and not _applications and len(_installed) < _CODES_KEPT:
+            code = id(stack[0])
+            _installed[code] = (stack, *_installed.get(code, ()))[:_CALLERS_KEPT]
+    elif _awaiter() is not None:  # its callers are there
+        return _search(frame)
+    return stack, session
+
+
+def _noted(frame: Any) -> Stack:
     stack: Stack = ()
     for _ in _NOTED:
-        stack += first.f_code, first.f_lasti
-        first = first.f_back
-        if first is None:
-            if _awaiter() is not None:  # its callers are there
-                return _search(frame)
+        stack += frame.f_code, frame.f_lasti
+        frame = frame.f_back
+        if frame is None:
             break
-    return stack, session
+    return stack
 
 
 def is_plain(code: CodeType) -> bool:
@@ -184,7 +200,7 @@ def classify(frame: FrameType) -> int:
     module = module if isinstance(module, str) else UNKNOWN_SITE
     name = frame.f_code.co_filename
     if len(_places) >= (_FILES_KEPT if key is name else _CODES_KEPT):  # a program that compiles ever new code
-        for known_ones in (_places, _modules, _libraries, _packages, _foreign, _applications, _generated):
+        for known_ones in (_places, _modules, _libraries, _packages, _foreign, _applications, _generated, _installed):
             known_ones.clear()
     _modules[key] = module
     place = _place(name, module)
