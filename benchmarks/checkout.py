@@ -1,6 +1,6 @@
 """What watching a pool costs the application: thread CPU time per checkout and checkin, against bare SQLAlchemy.
 
-    python benchmarks/checkout.py [--dsn postgresql+psycopg2://...] [--generations 5] [--rounds 20] [--check]
+    python benchmarks/checkout.py [--dsn postgresql+psycopg2://...] [--generations 5] [--rounds 20] [--only pgleak] [--check]
 
 Without a DSN the demo's embedded PostgreSQL is started. Each variant has a process of its own, so that none leaves traces
 in another's interpreter; they run by turns, a batch each, and the median of the batches counts, so that a busy machine
@@ -318,14 +318,16 @@ def main() -> int:
     parser.add_argument("--dsn")
     parser.add_argument("--generations", type=int, default=5, help="processes of each variant, one after the other")
     parser.add_argument("--rounds", type=int, default=20, help="batches in each process")
+    parser.add_argument("--only", default="", help="these variants beside bare, separated by commas")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help="exit with 1 when a promise is broken")
     arguments = parser.parse_args()
     if arguments.worker:
         worker(arguments.worker, FRAMES)
         return 0
-    names = list(SWITCHES)
-    if not _has_opentelemetry():
+    only = [name.strip() for name in arguments.only.split(",") if name.strip()]
+    names = [name for name in SWITCHES if name in {"bare", "pgleak", *(only or SWITCHES)}]
+    if "opentelemetry" in names and not _has_opentelemetry():
         names.remove("opentelemetry")
     print(f"Python {platform.python_version()}, SQLAlchemy {sqlalchemy.__version__}")
     with database(arguments.dsn) as url:

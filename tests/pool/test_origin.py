@@ -201,6 +201,49 @@ if __name__ == "__main__":
 """
 
 
+def test_an_installed_application_is_remembered_by_its_callers_until_there_is_another(tmp_path: Path) -> None:
+    program, application = tmp_path / "site-packages" / "shop.py", tmp_path / "application"
+    program.parent.mkdir()
+    application.mkdir()
+    program.write_text(REMEMBERED)
+    (application / "orders.py").write_text(
+        "def ask(shop):\n    return shop.deep(9)\n\ndef take(capture):\n    return capture()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, program, application], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert json.loads(done.stdout) == {
+        "one": ["take", 6], "same": ["take", 6], "other": ["take", 7], "remembered": 2, "own": ["take", 6], "theirs": ["ask", 2],
+    }, done.stderr  # fmt: skip
+
+
+REMEMBERED = """
+import json, sys
+from pgleak.pool import origin
+
+def take(other):
+    return (capture() if not other else
+            capture())
+
+def capture():
+    first, *_ = origin.resolve(origin.capture(sys._getframe(1))[0])
+    return [first.function, first.line]
+
+def deep(frames, other=False):
+    return deep(frames - 1, other) if frames else take(other)
+
+one, same, other = deep(9), deep(9), deep(9, True)
+remembered = sum(map(len, origin._installed.values()))
+sys.path.insert(0, sys.argv[1])
+import orders
+own = deep(9)
+orders.take(capture)
+print(json.dumps({
+    "one": one, "same": same, "other": other, "remembered": remembered, "own": own, "theirs": orders.ask(sys.modules["__main__"]),
+}))
+"""
+
+
 def test_endless_file_names_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(origin, "_FILES_KEPT", 10)
     monkeypatch.setattr(origin, "_places", {})
