@@ -27,6 +27,7 @@ from test_dashboard_queries import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from asking.prometheus import Prometheus
 
@@ -150,3 +151,34 @@ def test_what_refuses_and_what_is_skipped_is_named(prometheus: Prometheus) -> No
     _, nowhere = ask(prometheus, found[POOL], "Are the reports complete?", "D")
     assert [one.labels for one in skipped] == [{"reason": "version"}]
     assert [one.labels for one in nowhere] == [{"reason": "not_watched"}]
+
+
+def test_the_pools_name_who_holds_what_leaks_before_the_server_has_evidence(tmp_path: Path) -> None:
+    """And once it has, its number counts, which knows the role."""
+    at = {"orders": 0, "billing": 2}  # suspects by server
+    held = {"shop": ("pooled", 9), "jobs": ("owner_dead", 4), "cron": ("overdue", 1)}
+    lines = [
+        f'pgleak_suspect_connections{{job="pgleak",instance="a",server="{name}",datname="shop",usename="web",application_name="cron",'
+        f'evidence="never_reused"}} {suspects} {mishaps.END}'
+        for name, suspects in at.items()
+    ]
+    lines += [
+        f'pgleak_backends{{job="pgleak",instance="a",server="{name}",application_name="{application}",holder="{holder}"}} {count} '
+        f"{mishaps.END}"
+        for name in at
+        for application, (holder, count) in held.items()
+        if application != "jobs" or name == "orders"
+    ]
+    kinds = [f"# TYPE {name} gauge" for name in ("pgleak_suspect_connections", "pgleak_backends")]
+    server.backfill(tmp_path, iter([kinds[0], *lines[:2], kinds[1], *lines[2:], "# EOF"]))
+    with server.running(tmp_path) as running:
+        board = boards(Span(mishaps.END - 60, mishaps.END, mishaps.STEP))[CONNECTIONS]
+        _, (found,) = ask(running, board, "Who holds connections that look leaked?")
+        assert (found.labels["application_name"], found.labels["usename"], found.last) == ("jobs", "by its pools", 4)
+        query = next(p for p in board.panels() if p["title"] == "Who holds connections that look leaked?")["targets"][0]
+        everybody = {**query, "expr": query["expr"].replace("topk(1, ", "topk(9, ")}
+        named = {
+            (one.labels["server"], one.labels["application_name"]): one.last
+            for one in board.ask(running, everybody, 60)
+        }
+        assert named == {("orders", "jobs"): 4, ("orders", "cron"): 1, ("billing", "cron"): 2}

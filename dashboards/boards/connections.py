@@ -12,6 +12,7 @@ from boards.servers import (
     FULL,
     GROWTH,
     LEAK_GROWTH,
+    POOL_SUSPECTS,
     SERVER_GROWTH,
     SUSPECTS,
     TIME_LEFT,
@@ -82,10 +83,13 @@ def _answers() -> Shelf:
         Say(
             "Who holds connections that look leaked?",
             "The application with the most suspects: connections stuck in a transaction, never used again after their "
-            "first seconds, or passed over by their own pool.",
+            "first seconds, or passed over by their own pool. Until the server shows any, what the application's pools report: "
+            "held beyond what is in order, by a thread that has ended, or by nobody.",
             "Ages are not visible",
         ),
-        Query(f"topk(1, {SUSPECTS} > 0)", NAME),
+        Query(
+            f"topk(1, {SUSPECTS} > 0 or {POOL_SUSPECTS} > 0 unless on (server, application_name) {SUSPECTS} > 0)", NAME
+        ),
         ((None, colours.GOOD), (3, colours.ATTENTION), (10, colours.BAD)),
         named=True,
         links=[_SERIES_LINK],

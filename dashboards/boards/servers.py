@@ -12,6 +12,13 @@ USABLE = f"max by (server) ({select(metrics.USABLE)})"
 FULL = f"{USED} / {USABLE}"
 CONNECTIONS = per_application(select(metrics.CONNECTIONS))
 SUSPECTS = per_application(select(metrics.SUSPECTS))
+_LOST = 'holder=~"overdue|owner_dead|orphaned|unclaimed"'
+# What an application's pools say, within minutes, while the server has no evidence yet. They do not know the role.
+POOL_SUSPECTS = (
+    "label_replace(sum by (server, application_name) ("
+    f"{once('server, application_name, holder', select(holders.BACKENDS, _LOST))}), "
+    '"usename", "by its pools", "", "")'
+)
 _GROWTH_PER_HOUR = f"last_over_time({recorded('application:pgleak_connections:growth_per_hour')}[15m])"
 # Of what is still there: a slope over six hours outlives the application.
 GROWTH = (
