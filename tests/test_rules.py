@@ -101,3 +101,31 @@ def test_rules_read_what_the_exporter_shows() -> None:
 def test_names_are_used_once() -> None:
     names = [rule.name for rule in ALERTS]
     assert len(names) == len(set(names))
+
+
+def test_what_another_group_records_seldom_is_read_over_a_range() -> None:
+    """Prometheus evaluates each group at an offset of its own, and sees a sample for five minutes unless told otherwise."""
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    slow = {
+        rule["record"]: group["name"]
+        for group in groups
+        if group.get("interval", "1m") in {"5m", "15m"}
+        for rule in group["rules"]
+        if "record" in rule
+    }
+    assert slow
+    instant = [
+        (group["name"], name)
+        for group in groups
+        for rule in group["rules"]
+        for name in re.findall(r"([a-z]+:\w+:\w+)(?!\w)(?!(?:\{[^}]*\})?\[)", re.sub(r'"[^"]*"', '""', rule["expr"]))
+        if name in slow and slow[name] != group["name"]
+    ]
+    # what is recorded of it is looked back at for twelve hours
+    fast_too = {("pgleak-growth-exhaustion", "application:pgleak_leak:suspected")}
+    # the parts of it that are read there are recorded each minute
+    parts = {
+        (f"pgleak-growth-{group}", "application:pgleak_idle_connections:sum")
+        for group in ("applications", "steady-suspicion")
+    }
+    assert set(instant) <= fast_too | parts

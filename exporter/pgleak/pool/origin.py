@@ -10,6 +10,7 @@ import os
 import sys
 import sysconfig
 from inspect import CO_GENERATOR
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -64,6 +65,7 @@ _OURS = __file__[: -len("origin.py")]
 _FILES_KEPT = 20_000
 _CODES_KEPT = 2_000
 _CALLERS_KEPT = 16  # of each
+_LOOKED_FOR = 64  # once in so many times
 
 #: Compiled without a name, by the application and by SQLAlchemy 2.0 (its decorators) alike: each such code is looked at by itself.
 _NAMELESS = "<string>"
@@ -77,8 +79,11 @@ _packages: set[str] = set()
 _foreign: set[str] = set()  # both of these
 _generated: dict[int, CodeType] = {}  # what SQLAlchemy compiles, by its id, which stays its own while the code is kept
 # of installed applications, by the id of the innermost code: nothing further out was another application. Found by comparing,
-# because a code object's hash is that of all that it contains.
+# because a code object's hash is that of all that it contains. Used while no other application was seen at all, and not each
+# time, so that one that comes later is seen.
 _installed: dict[int, tuple[Stack, ...]] = {}
+_alone = True
+_asked = count()
 _applications: set[str] = set()
 
 
@@ -104,7 +109,12 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
                 first = first.f_back
         if file in _packages:  # the application, where it is installed and nothing further out is one
             package = first
-            if not _applications and (stack := _noted(first)) in _installed.get(id(first.f_code), ()):
+            if (
+                _alone
+                and next(_asked) % _LOOKED_FOR
+                and (stack := _noted(first)) in _installed.get(id(first.f_code), ())
+                and _awaiter() is None
+            ):
                 return stack, session
             while (file := first.f_code.co_filename) in _foreign:
                 first = first.f_back
@@ -116,7 +126,7 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
         return _search(frame)
     stack = _noted(first)
     if len(stack) == _WHOLE:
-        if first is package and not _applications and len(_installed) < _CODES_KEPT:
+        if first is package and _alone and len(_installed) < _CODES_KEPT:
             code = id(stack[0])
             _installed[code] = (stack, *_installed.get(code, ()))[:_CALLERS_KEPT]
     elif _awaiter() is not None:  # its callers are there
@@ -192,6 +202,7 @@ def _awaiter() -> FrameType | None:
 
 def classify(frame: FrameType) -> int:
     """What kind of file a frame is in, remembered."""
+    global _alone  # noqa: PLW0603 - only ever set to False
     key = _key(frame.f_code)
     known = _places.get(key)
     if known is not None:
@@ -207,6 +218,8 @@ def classify(frame: FrameType) -> int:
     if place == APPLICATION and key is not name and module == "__main__" and frame.f_code.co_name == "<module>":
         place = PACKAGE  # what `python -c` begins with, and each process that multiprocessing spawns
     _places[key] = place
+    if place == APPLICATION:
+        _alone = False
     if key is not name:
         if place == LIBRARY:
             _generated[id(key)] = frame.f_code
