@@ -32,11 +32,11 @@ _TESTS = [
 
 
 def _values(notation: str) -> list[float | None]:
-    """promtool's notation: 'axn' is n more of a, 'a+bxn' rises n times, 'a-bxn' falls, '_' is a scrape without it."""
+    """promtool's notation: 'axn' is n more of a, 'a+bxn' rises n times, 'a-bxn' falls, '_' and '_xn' are scrapes without it."""
     values: list[float | None] = []
     for part in notation.split():
-        if part == "_":
-            values.append(None)
+        if missing := re.fullmatch(r"_(?:x(\d+))?", part):
+            values += [None] * int(missing[1] or 1)
             continue
         match = re.fullmatch(r"([\d.]+)([+-][\d.]+)?(?:x(\d+))?", part)
         assert match, part
