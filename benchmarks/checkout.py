@@ -6,7 +6,7 @@ Without a DSN the demo's embedded PostgreSQL is started. Each variant has a proc
 in another's interpreter; they run by turns, a batch each, and the median of the batches counts, so that a busy machine
 disturbs all of them alike. Where a process has what in memory is luck, so each variant has several processes in turn.
 OpenTelemetry's instrumentation takes part where it is installed. All of it is called from as many frames deep as a request of
-Flask's is under gunicorn. "pgleak, installed" is the same as "pgleak" in a program that lies in site-packages, as some images have it.
+Flask's is under gunicorn. "pgleak installed" is the same as "pgleak" in a program that lies in site-packages, as some images have it.
 
 "empty listeners" and "wrappers alone" are what other ways of watching cost at least: two functions for SQLAlchemy's events, and
 two around its methods, that do nothing. OpenTelemetry's is compared on a checkout and checkin alone, which is what both of
@@ -164,7 +164,7 @@ SWITCHES: dict[str, Any] = {
     "empty listeners": empty_listeners,
     "wrappers alone": wrappers_alone,
     "pgleak": pgleak,
-    "pgleak, installed": pgleak,
+    "pgleak installed": pgleak,
     "full stack": full_stack,
     "opentelemetry": opentelemetry,
 }
@@ -318,7 +318,7 @@ def main() -> int:
     parser.add_argument("--dsn")
     parser.add_argument("--generations", type=int, default=5, help="processes of each variant, one after the other")
     parser.add_argument("--rounds", type=int, default=20, help="batches in each process")
-    parser.add_argument("--only", default="", help="these variants beside bare, separated by commas")
+    parser.add_argument("--only", default="", help="these variants beside bare and pgleak, separated by commas")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help="exit with 1 when a promise is broken")
     arguments = parser.parse_args()
@@ -326,6 +326,8 @@ def main() -> int:
         worker(arguments.worker, FRAMES)
         return 0
     only = [name.strip() for name in arguments.only.split(",") if name.strip()]
+    if unknown := set(only) - set(SWITCHES):
+        parser.error(f"--only: no variant {', '.join(sorted(unknown))}; there are {', '.join(SWITCHES)}")
     names = [name for name in SWITCHES if name in {"bare", "pgleak", *(only or SWITCHES)}]
     if "opentelemetry" in names and not _has_opentelemetry():
         names.remove("opentelemetry")

@@ -151,9 +151,7 @@ def _connecting(original: Any) -> Any:
                 if site is None or second is None or (tasks and fifth is None):  # or a coroutine is further out
                     stack, session = capture(first)
                     site = ledger.sites[id(stack[0])]
-                elif (
-                    fifth is not None
-                ):  # what `capture` does, written out: a loop costs twice as much, and a call is one more
+                elif fifth is not None:  # what `capture` does, written out: a loop costs twice, and a call is one more
                     stack = (
                         code, first.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
                         fourth.f_code, fourth.f_lasti, fifth.f_code, fifth.f_lasti,
