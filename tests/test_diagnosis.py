@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pgleak.pool.snapshot import Backend, Checkout, Frame, Owner, ProcessIdentity
+from pgleak.pool.snapshot import Backend, Checkout, Expected, Frame, Owner, ProcessIdentity
 from pgleak.who.causes import cause_of
 from pgleak.who.connection import Connection
 from pgleak.who.diagnosis import diagnose
@@ -125,26 +125,76 @@ def test_where_the_process_reports_the_servers_suspicion_does_not_count() -> Non
     assert diagnose(report(SEEN)).diagnoses[0].cause.key == "never_reused"
 
 
-def test_where_the_owner_stands_tells_why_it_holds() -> None:
-    def told(*standing: Frame, kind: str = "session") -> str:
-        took = (Frame("jobs", "load", "jobs.py", 10), Frame("jobs", "turn", "jobs.py", 20))
-        held = Checkout(
-            1, Backend(7, 0.0, "db/x"), 0.0, 900.0, "session" if kind == "session" else "connection", "pool",
-            took[0].site, took, Owner("thread", "t", "alive"), standing, "", None,
-        )  # fmt: skip
-        process = ProcessIdentity(1, 0.0, "", "", "shop")
-        cause = cause_of(SEEN._replace(holder="overdue", cause="overdue", checkout=held, process=process))
-        assert cause is not None
-        return cause.key
+LOAD, TURN = Frame("jobs", "load", "jobs.py", 10), Frame("jobs", "turn", "jobs.py", 20)
 
-    assert told(Frame("jobs", "load", "jobs.py", 8)) == "kept_between_turns"
-    assert told(Frame("jobs", "load", "jobs.py", 12)) == "held_while_working"
-    assert told(Frame("bank", "ask", "bank.py", 1), Frame("jobs", "turn", "jobs.py", 22)) == "held_while_working"
-    assert told(Frame("jobs", "turn", "jobs.py", 22), kind="connection") == "function_left_it_open"
-    again = (Frame("jobs", "load", "jobs.py", 12), Frame("jobs", "turn", "jobs.py", 25))
-    assert told(*again, kind="connection") == "function_left_it_open"
-    assert told() == "session_left_open"
-    assert told(kind="connection") == "function_left_it_open"
+
+def cause_at(
+    *standing: Frame,
+    took: tuple[Frame, ...] = (LOAD, TURN),
+    kind: HolderKind = "session",
+    expected: Expected | None = None,
+) -> str:
+    """Of one that a living thread holds for long, by where that stands now."""
+    checkout = Checkout(
+        1, Backend(7, 0.0, "db/x"), 0.0, 900.0, kind, "pool", took[0].site, took, Owner("thread", "t", "alive"), standing,
+        "", expected,
+    )  # fmt: skip
+    process = ProcessIdentity(1, 0.0, "", "", "shop")
+    cause = cause_of(SEEN._replace(holder="overdue", cause="overdue", checkout=checkout, process=process))
+    assert cause is not None
+    return cause.key
+
+
+def test_where_the_owner_stands_tells_why_it_holds() -> None:
+    assert cause_at(replace(LOAD, line=8)) == "kept_between_turns"
+    assert cause_at(replace(LOAD, line=12)) == "held_while_working"
+    assert cause_at() == "session_left_open"
+    assert cause_at(kind="connection") == "function_left_it_open"
+
+
+def test_what_a_function_took_that_has_ended_is_its_callers_or_forgotten() -> None:
+    """A loop that called it and stands above that line has gone on to the next turn: whoever still has it lost it."""
+    later, earlier = replace(TURN, line=22), replace(TURN, line=18)
+    assert cause_at(Frame("bank", "ask", "bank.py", 1), later) == "left_to_caller"
+    assert cause_at(earlier) == "kept_between_turns"
+    assert cause_at(later, kind="connection") == "left_to_caller"
+    assert cause_at(replace(LOAD, line=12), replace(TURN, line=25), kind="connection") == "left_to_caller"
+    assert cause_at(earlier, kind="connection") == "function_left_it_open"
+    further = replace(TURN, function="main", line=40)
+    assert cause_at(replace(further, line=41), took=(LOAD, TURN, further), kind="connection") == "function_left_it_open"
+
+
+def test_a_server_in_the_main_module_is_not_still_at_work_with_what_a_request_took() -> None:
+    main = replace(TURN, function="<module>")
+    assert cause_at(main, took=(LOAD, main)) == "session_left_open"
+    assert cause_at(main, took=(LOAD, main), kind="connection") == "function_left_it_open"
+    assert cause_at(replace(main, line=22), took=(LOAD, main)) == "left_to_caller"
+    assert cause_at(replace(main, line=18), took=(LOAD, main)) == "kept_between_turns"
+
+
+def test_a_generator_or_a_comprehension_takes_for_the_code_that_runs_it() -> None:
+    """A context manager that waits at its yield is not on the stack, and has not ended either."""
+    manager = replace(LOAD, is_generator=True)
+    for inner in (manager, replace(LOAD, function="turn.<listcomp>"), replace(LOAD, function="<lambda>")):
+        assert cause_at(replace(TURN, line=22), took=(inner, TURN), kind="connection") == "held_while_working"
+        assert cause_at(replace(TURN, line=18), took=(inner, TURN), kind="connection") == "kept_between_turns"
+    assert cause_at(took=(manager,), kind="connection") == "generator_left_it_open"
+    assert cause_at(took=(manager, TURN), kind="connection") == "generator_left_it_open"
+    assert cause_at(took=(manager,)) == "session_left_open"
+
+
+def test_a_statement_of_many_lines_is_no_loop() -> None:
+    """Taken in an argument on line 10, of a call that begins on line 8 and runs still."""
+    assert cause_at(replace(LOAD, line=8, end=12)) == "held_while_working"
+    assert cause_at(replace(LOAD, line=8, end=9)) == "kept_between_turns"
+
+
+def test_expected_work_excuses_the_work_and_not_what_it_left_behind() -> None:
+    expected = Expected("report", 60.0)
+    assert cause_at(replace(LOAD, line=12), expected=expected) == "expected_hold_exceeded"
+    assert cause_at(replace(TURN, line=22), expected=expected) == "expected_hold_exceeded"
+    assert cause_at(expected=expected) == "session_left_open"
+    assert cause_at(kind="connection", expected=expected) == "function_left_it_open"
 
 
 def test_what_is_in_a_transaction_was_not_left_by_an_engine_per_call() -> None:
@@ -166,20 +216,64 @@ def held(number: int, owner: Owner, *standing: Frame, context: str = "") -> Conn
 
 
 def test_one_thread_that_took_many_at_one_line_is_not_still_at_work_with_each() -> None:
-    stands = Frame("jobs", "turn", "jobs.py", 22)
-    one = [held(number, Owner("thread", "t", "alive"), stands) for number in range(3)]
-    each = [held(number, Owner("thread", f"t{number}", "alive"), stands) for number in range(3)]
-    assert [found.cause.key for found in diagnose(report(*one)).diagnoses] == ["kept_or_forgotten"]
-    assert [found.cause.key for found in diagnose(report(*each)).diagnoses] == ["held_while_working"]
+    for stands, one_by_one in (
+        (replace(LOAD, line=12), "held_while_working"),
+        (replace(TURN, line=22), "left_to_caller"),
+    ):
+        one = [held(number, Owner("thread", "t", "alive"), stands) for number in range(3)]
+        each = [held(number, Owner("thread", f"t{number}", "alive"), stands) for number in range(3)]
+        assert [found.cause.key for found in diagnose(report(*one)).diagnoses] == ["kept_or_forgotten"]
+        assert [found.cause.key for found in diagnose(report(*each)).diagnoses] == [one_by_one]
+
+
+def test_many_connections_that_one_function_took_and_left_to_its_caller_were_left_open() -> None:
+    taken = [held(number, Owner("thread", "t", "alive"), replace(TURN, line=22)) for number in range(3)]
+    plain_ones = [
+        each._replace(checkout=replace(each.checkout, kind="connection")) for each in taken if each.checkout is not None
+    ]
+    (found,) = diagnose(report(*plain_ones)).diagnoses
+    assert (found.cause.key, found.is_leak) == ("function_left_it_open", True)
+
+
+def test_a_line_that_several_callers_leak_through_names_them_all() -> None:
+    def called_from(function: str, line: int, number: int) -> Connection:
+        each = held(number, Owner("thread", f"t{number}", "dead", 60.0))
+        assert each.checkout is not None
+        frames = (LOAD, Frame("shop", function, "shop.py", line))
+        return each._replace(checkout=replace(each.checkout, frames=frames))
+
+    invoices = [called_from("invoice", 12, number) for number in range(4)]
+    refunds = [called_from("refund", 14, number) for number in range(4, 7)]
+    seen = report(*refunds, *invoices)
+    (found,) = diagnose(seen).diagnoses
+    assert [(frame.function, count) for frame, count in found.callers] == [("invoice", 4), ("refund", 3)]
+    text = " ".join(" ".join(tell(seen, diagnose(seen))).split())
+    assert "line jobs.py:10 in jobs:load from 4x shop.py:12 in shop:invoice, 3x shop.py:14 in shop:refund" in text
+    callers = plain(seen, diagnose(seen))["diagnoses"][0]["callers"]
+    assert [(each["function"], each["connections"]) for each in callers] == [("invoice", 4), ("refund", 3)]
+
+
+def test_two_lines_of_one_function_are_two_leaks() -> None:
+    first, second = (held(number, Owner("thread", f"t{number}", "dead", 60.0)) for number in (1, 2))
+    assert second.checkout is not None
+    second = second._replace(checkout=replace(second.checkout, frames=(replace(LOAD, line=11), TURN)))
+    found = diagnose(report(first, second)).diagnoses
+    assert sorted(each.frames[0].line for each in found) == [10, 11]
+    assert [each.callers for each in found] == [(), ()]
+
+
+def test_an_ended_greenlet_is_no_thread() -> None:
+    (found,) = diagnose(report(held(1, Owner("greenlet", "Greenlet-0", "dead", 60.0)))).diagnoses
+    assert found.cause.key == "greenlet_ended"
 
 
 def test_what_is_used_all_the_time_is_held_for_long_and_not_leaked() -> None:
     """Code that went on and uses it still never gave it back; nobody can say that it will not."""
-    turn = Frame("jobs", "turn", "jobs.py", 22)
+    elsewhere = Frame("other", "other", "other.py", 1)
     cases: tuple[tuple[HolderKind, Frame, str], ...] = (
         ("session", Frame("jobs", "load", "jobs.py", 8), "kept_between_turns"),
-        ("session", Frame("other", "other", "other.py", 1), "session_left_open"),
-        ("connection", turn, "handed_on"),
+        ("session", elsewhere, "session_left_open"),
+        ("connection", elsewhere, "handed_on"),
     )
     for kind, standing, told in cases:
         used = held(1, Owner("thread", "t", "alive"), standing)._replace(is_used=True)
@@ -195,7 +289,7 @@ def test_what_is_used_all_the_time_is_held_for_long_and_not_leaked() -> None:
 
 
 def test_leaks_come_before_what_is_held_for_long() -> None:
-    stands = Frame("jobs", "turn", "jobs.py", 22)
+    stands = replace(LOAD, line=12)
     waiting = [held(number, Owner("thread", f"t{number}", "alive"), stands) for number in range(5)]
     seen = report(*waiting, held(9, Owner("thread", "t", "dead", 60.0)))
     found = diagnose(seen).diagnoses
@@ -215,6 +309,10 @@ def test_one_piece_of_work_that_is_used_is_no_suspect() -> None:
     assert text.startswith("Nothing leaks.")
     assert "shop: 1 connection held for long is in use, for 15 min by jobs.py:10 in jobs:load: no leak" in text
     assert diagnose(report(busy._replace(cause="inherited"))).diagnoses
+    for frames in ((LOAD, TURN), (replace(LOAD, is_generator=True), TURN)):
+        assert busy.checkout is not None
+        helped = replace(busy.checkout, kind="connection", frames=frames, standing=(replace(TURN, line=22),))
+        assert diagnose(report(busy._replace(checkout=helped))).diagnoses == ()
 
 
 def test_one_long_transaction_is_told_though_it_is_used_and_one_long_statement_is_not() -> None:

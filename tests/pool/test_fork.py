@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,8 @@ import pytest
 from sqlalchemy import create_engine
 
 import servers
-from pgleak.pool import api, statefile
+from pgleak.pool import api, ledger, statefile
+from pgleak.pool.monitor import Reporter
 from pgleak.pool.snapshot import Limits
 from pgleak.pool.suspects import judge
 from pool_support import Counts, counts, new_name, pool_of, url
@@ -74,8 +76,8 @@ def test_the_child_begins_with_nothing_and_counts_its_own(postgres16: EmbeddedPo
     engine.dispose()
 
 
-def test_using_the_parents_connection_is_a_suspect_at_once(postgres16: EmbeddedPostgres) -> None:
-    """Two processes that speak over one connection garble each other's answers."""
+def test_using_the_parents_connection_is_a_suspect_for_as_long_as_it_is_there(postgres16: EmbeddedPostgres) -> None:
+    """Two processes that speak over one connection garble each other's answers, be it for a moment between two looks."""
     name = new_name()
     engine = create_engine(url(postgres16))
     api.instrument(engine, name=name)
@@ -88,7 +90,21 @@ def test_using_the_parents_connection_is_a_suspect_at_once(postgres16: EmbeddedP
         assert verdict.cause == "inherited"
         assert verdict.checkout.frames[0].file == __file__
         connection.close()
+        del connection
+        for _ in range(3):
+            engine.connect().close()
+        assert counts(name) == Counts(inherited=1)
+        (again,) = judge(api.snapshot())
+        assert again.checkout.number == verdict.checkout.number
+        reporter = Reporter(ledger.LEDGER)
+        reporter.report(api.snapshot())
+        engine.dispose(close=False)
+        gc.collect()
         assert counts(name) == Counts()
+        reporter.report(api.snapshot())
+        counters = pool_of(name).counters
+        assert list(counters.suspects.values()) == [1]
+        assert list(counters.suspects_returned.values()) == [0]
 
     in_child(child)
     assert counts(name) == Counts(idle=1)

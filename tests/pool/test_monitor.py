@@ -20,6 +20,8 @@ from pgleak.pool.survey import survey
 from pool_support import new_name, pool_of, url
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
     from pgleak.demo.embedded import EmbeddedPostgres
     from pgleak.pool.suspects import Verdict
 
@@ -69,6 +71,7 @@ def test_one_line_per_suspect_and_one_when_it_comes_back(
         connection.close()
         reporter.report(clock.survey())
         assert caplog.messages[1].startswith("connection was returned after 6")
+        assert line[line.index("backend=") :].partition(",")[0] in caplog.messages[1]
     (site,) = pool_of(name).counters.suspects
     assert pool_of(name).counters.suspects[site] == pool_of(name).counters.suspects_returned[site] == 1
     engine.dispose()
@@ -105,9 +108,19 @@ def test_the_log_is_not_flooded(postgres16: EmbeddedPostgres, caplog: pytest.Log
     reporter.report(clock.survey())
     assert caplog.messages[-1].endswith("(5 earlier messages were left out)")
     assert sum(pool_of("flood").counters.suspects.values()) == 26
+    held += [engine.connect() for _ in range(25)]
+    held.append(_rare(engine))
+    reporter.report(clock.survey())
+    assert sum("_rare" in message for message in caplog.messages) == 1
+    assert len(caplog.messages) <= 20 + 20 + 1
     for connection in held:
         connection.close()
     engine.dispose()
+
+
+def _rare(engine: Engine) -> Connection:
+    """Its line is said, however noisy another one is."""
+    return engine.connect()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("the pager is down"), SystemExit(1), KeyboardInterrupt()])

@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jinja2
 import pytest
 import sqlalchemy
 
 from pgleak.pool import origin
-from pgleak.pool.origin import capture, resolve
+from pgleak.pool.lines import resolve
+from pgleak.pool.origin import capture
 from pool_support import url
 
 if TYPE_CHECKING:
@@ -92,6 +94,11 @@ def test_a_call_over_many_lines_is_on_its_first_or_own_line() -> None:
         (str(Path(sys.executable).with_name("gunicorn")), "__main__", origin.PACKAGE),
         ("/srv/shop/bin/worker", "__main__", origin.APPLICATION),
         ("<stdin>", "__main__", origin.APPLICATION),
+        (
+            "<sqlalchemy generated _go() wrapper for x:commit>",
+            "<sqlalchemy generated _go() wrapper for x",
+            origin.LIBRARY,
+        ),
         ("app.py", "__main__", origin.APPLICATION),
     ],
 )
@@ -201,6 +208,46 @@ if __name__ == "__main__":
 """
 
 
+def test_a_template_that_asks_for_a_row_is_no_place_and_the_code_that_renders_it_is() -> None:
+    """What Jinja compiles has no module's name, and lines of its own."""
+    found: list[Stack] = []
+    template = jinja2.Environment(autoescape=True).from_string("\n\n{% for row in rows() %}{{ row }}{% endfor %}")
+
+    def rows() -> tuple[()]:
+        found.append(capture(sys._getframe(1))[0])
+        return ()
+
+    for _ in range(2):  # the first time, when it is looked at, and after that
+        template.render(rows=rows)
+    for stack in found:
+        frames = resolve(stack)
+        assert [frame.function for frame in frames[:1]] == [
+            "test_a_template_that_asks_for_a_row_is_no_place_and_the_code_that_renders_it_is"
+        ]
+        assert not any("jinja2" in frame.file or frame.file == "<template>" for frame in frames)
+
+
+def test_a_statement_of_many_lines_has_an_end() -> None:
+    stack = capture(
+        sys._getframe(
+            0,
+        )
+    )[0]
+    (frame, *_) = resolve(stack)
+    assert not frame.is_generator
+    assert frame.end == (frame.line + 4 if sys.version_info >= (3, 11) else 0)
+
+
+def test_what_hands_on_what_it_takes_is_told_apart() -> None:
+    def generator() -> Iterator[Stack]:
+        yield capture(sys._getframe(0))[0]
+
+    assert resolve(next(generator()))[0].is_generator
+    takers = [lambda: capture(sys._getframe(0))[0]]
+    assert resolve(takers[0]())[0].hands_on
+    assert not resolve(capture(sys._getframe(0))[0])[0].hands_on
+
+
 def test_an_installed_application_is_remembered_by_its_callers_until_there_is_another(tmp_path: Path) -> None:
     program, application = tmp_path / "site-packages" / "shop.py", tmp_path / "application"
     program.parent.mkdir()
@@ -217,14 +264,14 @@ def test_an_installed_application_is_remembered_by_its_callers_until_there_is_an
 
 REMEMBERED = """
 import json, sys
-from pgleak.pool import origin
+from pgleak.pool import lines, origin
 
 def take(other):
     return (capture() if not other else
             capture())
 
 def capture():
-    first, *_ = origin.resolve(origin.capture(sys._getframe(1))[0])
+    first, *_ = lines.resolve(origin.capture(sys._getframe(1))[0])
     return [first.function, first.line]
 
 def deep(frames, other=False):

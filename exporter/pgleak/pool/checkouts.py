@@ -219,7 +219,10 @@ def _first_time(
         code = stack[0]
         assert not isinstance(code, int)
         site = ledger.sites.get(id(code)) or ledger.site(code)
-    return connection, stack, session, site, owners.current_owner()
+    owner = owners.current_owner()
+    if connection.inherited:
+        connection.misuse = (next(numbers), monotonic(), owner, stack, session, site, record.fairy_ref, MARKS.get())
+    return connection, stack, session, site, owner
 
 
 def _returning(original: Any) -> Any:

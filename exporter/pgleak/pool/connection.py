@@ -33,7 +33,7 @@ class Connection:
     """One connection to the server, from connect to close, whatever pool record it is in."""
 
     __slots__ = (
-        "__weakref__", "detached", "driver", "engine", "inherited", "key", "last", "opened", "out", "pid", "pool", "reason",
+        "__weakref__", "detached", "driver", "engine", "inherited", "key", "last", "misuse", "opened", "out", "pid", "pool", "reason",
         "record", "server", "shared", "used_at",
     )  # fmt: skip
 
@@ -50,6 +50,7 @@ class Connection:
         self.last: Stack = ()  # of the checkout that was returned last
         self.detached = False
         self.inherited = False  # opened by the parent process
+        self.misuse: Holding | None = None  # the first checkout of one that was inherited
         self.reason = ""
         self.used_at = monotonic()  # when it was checked out last
         self.record: ref[ConnectionPoolEntry] | None = None

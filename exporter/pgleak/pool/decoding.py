@@ -99,7 +99,8 @@ class _Reader:
         )
 
     def _stacks_of(self) -> list[tuple[Frame, ...]]:
-        columns = self._texts(), self._texts(), self._texts(), next(self._integers)
+        texts = self._texts(), self._texts(), self._texts()
+        columns = *texts, next(self._integers), next(self._integers), list(map(bool, next(self._integers)))
         frame = list(map(_frame, *_equally_long(*columns))).__getitem__
         (stacks,) = next(self._integers)
         return [tuple(map(frame, next(self._integers))) for _ in range(stacks)]

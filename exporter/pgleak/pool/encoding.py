@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 #: Raised by one whenever a field is added, removed or moved, or a bucket changes: readers skip files of another version.
-VERSION = 2
+VERSION = 3
 
 HEAD = struct.Struct("=6I")  # version; how many columns of integers, of numbers; integers, numbers, bytes of text
 
@@ -90,6 +90,8 @@ class _Writer:
         self._texts(frame.function for frame in frames)
         self._texts(frame.file for frame in frames)
         self._integers(frame.line for frame in frames)
+        self._integers(frame.end for frame in frames)
+        self._integers(frame.is_generator for frame in frames)
         index = {frame: number for number, frame in enumerate(frames)}
         self._integers((len(stacks),))
         for stack in stacks:

@@ -219,6 +219,8 @@ class PoolLedger:
         self.connections.pop(connection.key, None)
         connection.unmark()
         if connection.inherited:
+            if connection.misuse is not None:
+                self.ended.append(connection.misuse[0])
             return
         self.closed[reason] += 1
         holding = connection.out
@@ -235,8 +237,9 @@ class PoolLedger:
         """In the child: what the parent opened is the parent's; all counters begin anew."""
         for connection in self.connections.copy().values():
             connection.inherited = True
-            connection.out = None
+            connection.out = connection.misuse = None
             connection.shared = ()
+            connection.unmark()  # so that its first checkout here is noticed
         for site in (*self.all_sites(), self.irregular):
             site.forget()
         self._zero()

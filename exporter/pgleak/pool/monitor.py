@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgleak.pool.ledger import Ledger
-    from pgleak.pool.snapshot import Checkout, Frame, ProcessSnapshot
+    from pgleak.pool.snapshot import Backend, Checkout, Frame, ProcessSnapshot
     from pgleak.pool.suspects import Pile, Verdict
 
 log = logging.getLogger("pgleak.pool")
 
 _TICK = 1.0  # seconds
 _LINES_PER_MINUTE = 20
+_PLACES = 1_000  # whose first line does not wait
 
 
 class Reporter:
@@ -33,6 +34,7 @@ class Reporter:
         self._piles: dict[tuple[str, str], int] = {}  # how high they were when they were last spoken of
         self._orphans: dict[tuple[int | None, float], bool] = {}  # whether they were spoken of
         self._lines: list[float] = []
+        self._places: set[str] = set()  # that were spoken of
         self._unsaid = 0
         self.on_suspect: Callable[[Verdict], None] | None = None
 
@@ -79,7 +81,7 @@ class Reporter:
         if pool is not None:
             pool.suspects[site] = pool.suspects.get(site, 0) + 1
             pool.suspects_returned.setdefault(site, 0)
-        self._say(logging.WARNING, describe(verdict))
+        self._say(logging.WARNING, describe(verdict), verdict.pool + _place(verdict.checkout))
         callback = self.on_suspect
         if callback is not None:
             try:
@@ -96,14 +98,21 @@ class Reporter:
             pool.suspects_returned[checkout.site] = pool.suspects_returned.get(checkout.site, 0) + 1
         how = "ended without being returned by its holder" if lost else "was returned"
         held = max(snapshot.taken - checkout.checked_out_at, checkout.age)
-        self._say(logging.INFO, f"connection {how} after {held:.0f} s: pool={verdict.pool} {_place(checkout)}")
+        self._say(
+            logging.INFO,
+            f"{checkout.kind} {how} after {held:.0f} s: pool={verdict.pool}, {_place(checkout)}, {_backend(checkout.backend)}",
+        )
 
-    def _say(self, level: int, text: str) -> None:
+    def _say(self, level: int, text: str, place: str = "") -> None:
+        """At most so many lines a minute; but the first of a place is not left out for those of others."""
         now = self._clock()
         self._lines = [then for then in self._lines if now - then < 60]
-        if len(self._lines) >= _LINES_PER_MINUTE:
+        is_first = bool(place) and place not in self._places and len(self._places) < _PLACES
+        if len(self._lines) >= _LINES_PER_MINUTE and not is_first:
             self._unsaid += 1
             return
+        if is_first:
+            self._places.add(place)
         self._lines.append(now)
         if self._unsaid:
             text += f" ({self._unsaid} earlier messages were left out)"
@@ -115,11 +124,14 @@ def describe(verdict: Verdict) -> str:
     """One line that names the code, for the log."""
     checkout = verdict.checkout
     owner = checkout.owner
+    what = f"{checkout.kind} held for {checkout.age:.0f} s (limit {verdict.limit:.0f} s, {verdict.cause})"
+    if verdict.cause == "inherited":
+        what = "connection that the parent process opened is used here, after the fork (inherited)"
     parts = [
-        f"{checkout.kind} held for {checkout.age:.0f} s (limit {verdict.limit:.0f} s, {verdict.cause})",
+        what,
         f"pool={verdict.pool}",
         _place(checkout),
-        f"backend={checkout.backend.pid if checkout.backend.pid is not None else 'unknown'}",
+        _backend(checkout.backend),
         f"{owner.kind}={owner.name!r} ({owner.state})",
     ]
     if checkout.context:
@@ -141,6 +153,10 @@ def describe_pile(pile: Pile) -> str:
         f"(engine_per_call), pool={pile.pool}, site={first.site} ({first.file}:{first.line})"
     )
     return line + (", called from " + " < ".join(_line(frame) for frame in callers) if callers else "")
+
+
+def _backend(backend: Backend) -> str:
+    return f"backend={backend.pid if backend.pid is not None else 'unknown'}"
 
 
 def _place(checkout: Checkout) -> str:

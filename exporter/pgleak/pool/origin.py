@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy.orm.session
 
-from pgleak.pool.snapshot import UNKNOWN_SITE, Frame
+from pgleak.pool.snapshot import UNKNOWN_SITE
 
 if TYPE_CHECKING:
     from types import CodeType, FrameType
@@ -36,8 +36,8 @@ APPLICATION, LIBRARY, SESSION, PACKAGE = range(4)
 _MACHINERY = frozenset(
     [
         "_pytest", "aiohttp", "alembic", "anyio", "asgiref", "billiard", "celery", "click", "concurrent", "ddtrace",
-        "fastapi", "flask", "flask_sqlalchemy", "gevent", "greenlet", "gunicorn", "hypercorn", "kombu", "newrelic",
-        "opentelemetry", "pluggy", "prometheus_client", "pytest", "rq", "sentry_sdk", "sqlalchemy", "sqlalchemy_utils",
+        "fastapi", "flask", "flask_sqlalchemy", "gevent", "greenlet", "gunicorn", "hypercorn", "jinja2", "kombu", "mako",
+        "newrelic", "opentelemetry", "pluggy", "prometheus_client", "pytest", "rq", "sentry_sdk", "sqlalchemy", "sqlalchemy_utils",
         "sqlmodel", "starlette", "tenacity", "tornado", "typer", "uvicorn", "uvloop", "waitress", "werkzeug", "wrapt",
     ]
 )  # fmt: skip
@@ -207,7 +207,7 @@ def classify(frame: FrameType) -> int:
     known = _places.get(key)
     if known is not None:
         return known
-    module = frame.f_globals.get("__name__")
+    module = _template(frame.f_globals) or frame.f_globals.get("__name__")
     module = module if isinstance(module, str) else UNKNOWN_SITE
     name = frame.f_code.co_filename
     if len(_places) >= (_FILES_KEPT if key is name else _CODES_KEPT):  # a program that compiles ever new code
@@ -231,6 +231,13 @@ def classify(frame: FrameType) -> int:
     return place
 
 
+def _template(names: dict[str, Any]) -> str:
+    """The engine that compiled a template to this: its lines are not the template's. "" for all other code."""
+    if "__name__" not in names:
+        return "jinja2" if "blocks" in names and "environment" in names else ""
+    return "mako" if "_template_uri" in names and "_magic_number" in names else ""
+
+
 def _key(code: CodeType) -> str | CodeType:
     name = code.co_filename
     return code if name == _NAMELESS else name
@@ -239,7 +246,7 @@ def _key(code: CodeType) -> str | CodeType:
 def _place(file: str, module: str) -> int:
     if file == _SESSION_FILE:
         return SESSION
-    if file.startswith(("<frozen", _OURS)) or module.partition(".")[0] in _MACHINERY:
+    if file.startswith(("<frozen", "<sqlalchemy generated", _OURS)) or module.partition(".")[0] in _MACHINERY:
         return LIBRARY
     if any(part in file for part in _SITE_PACKAGES):
         return PACKAGE
@@ -248,28 +255,14 @@ def _place(file: str, module: str) -> int:
     return LIBRARY if file.startswith(_STDLIB) else APPLICATION
 
 
-def resolve(stack: Stack) -> tuple[Frame, ...]:
-    """The application's frames among these, with their lines; at most four."""
-    frames = []
-    for index in range(0, len(stack), 2):
-        code, offset = stack[index], stack[index + 1]
-        assert not isinstance(code, int)
-        assert isinstance(offset, int)
-        if index == 0 or _is_application(code):
-            frames.append(Frame(module_of(code), function_of(code), code.co_filename, line_of(code, offset)))
-    return tuple(frames[:FRAMES])
-
-
-def _is_application(code: CodeType) -> bool:
+def is_application(code: CodeType) -> bool:
+    """Whether the code is the application's, installed or not."""
     place = _places.get(_key(code))
+    if place is None and code.co_filename == _NAMELESS:
+        return False  # never seen at work: SQLAlchemy 2.0 compiles such code
     if place is None:
         place = _place(code.co_filename, module_of(code))
     return place in {APPLICATION, PACKAGE}
-
-
-def site_of(code: CodeType) -> str:
-    """`module:function`, the label."""
-    return f"{module_of(code)}:{function_of(code)}"
 
 
 def module_of(code: CodeType) -> str:
@@ -285,23 +278,3 @@ def module_of(code: CodeType) -> str:
         if len(_modules) < _FILES_KEPT:
             _modules[file] = module
     return module
-
-
-def function_of(code: CodeType) -> str:
-    """The qualified name where Python keeps one in the code (3.11 and later), else the plain one."""
-    name: str = getattr(code, "co_qualname", code.co_name)
-    return name.replace("<locals>.", "")
-
-
-def line_of(code: CodeType, offset: int) -> int:
-    """The line of the instruction; the function's first one when there is none."""
-    for start, end, line in code.co_lines():
-        if start <= offset < end and line is not None:
-            return line
-    return code.co_firstlineno
-
-
-def standing(thread: int) -> tuple[Frame, ...]:
-    """Where a thread stands now: its application frames, the innermost first. Empty when it is gone."""
-    frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, for debugging deadlocks, which is this
-    return resolve(capture(frame)[0])

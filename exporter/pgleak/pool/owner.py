@@ -8,7 +8,8 @@ import weakref
 from asyncio import _get_running_loop, current_task, tasks
 from typing import TYPE_CHECKING, Any
 
-from pgleak.pool.origin import APPLICATION, FRAMES, PACKAGE, capture, classify, resolve, standing
+from pgleak.pool.lines import resolve, standing
+from pgleak.pool.origin import APPLICATION, FRAMES, PACKAGE, capture, classify
 from pgleak.pool.snapshot import Frame, Owner, OwnerKind
 
 if TYPE_CHECKING:

@@ -31,6 +31,9 @@ CREATE_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 HELD_BOUNDS = (1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
 
 
+_INNER = ("<lambda>", "<listcomp>", "<setcomp>", "<dictcomp>")
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One line of the application's code on the way to a checkout."""
@@ -39,6 +42,13 @@ class Frame:
     function: str
     file: str
     line: int
+    end: int = 0  # the last line of what is called there; 0 where Python keeps no such thing (before 3.11)
+    is_generator: bool = False
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether what it takes is for the code that runs it: a generator (a context manager), a comprehension, a lambda."""
+        return self.is_generator or self.function.endswith(_INNER)
 
     @property
     def site(self) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.pool import AssertionPool, NullPool, QueuePool, SingletonThreadPool, StaticPool
 
+from pgleak.pool.lines import resolve, site_of
 from pgleak.pool.marks import expected_now
-from pgleak.pool.origin import resolve, site_of
 from pgleak.pool.process import identity
 from pgleak.pool.sites import SITE_BOUNDS
 from pgleak.pool.snapshot import (
@@ -132,7 +132,9 @@ def _whose(url: URL) -> object:
 
 
 def holding_of(connection: Connection) -> Holding | None:
-    """What holds this connection now."""
+    """What holds this connection now; of one that a forked process took from its parent, for ever, what took it first."""
+    if connection.misuse is not None:
+        return connection.misuse
     holding = connection.out
     if holding is not None or not connection.shared:
         return holding

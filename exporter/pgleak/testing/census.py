@@ -10,8 +10,8 @@ from weakref import ref
 from sqlalchemy.pool import NullPool
 
 from pgleak.pool.ledger import LEDGER
+from pgleak.pool.lines import resolve
 from pgleak.pool.marks import expected_now
-from pgleak.pool.origin import resolve
 from pgleak.pool.owner import UNKNOWN_OWNER, TaskOwner, ThreadOwner
 from pgleak.pool.survey import holding_of, place_of
 from pgleak.testing.leftovers import Leftover

@@ -63,6 +63,12 @@ CAUSES: dict[str, Cause] = {
             "certain",
         ),
         Cause(
+            "greenlet_ended",
+            "the greenlet that took it has ended and did not give it back",
+            "take it with `with`, or call Session.remove() in a finally block as the greenlet's last act",
+            "certain",
+        ),
+        Cause(
             "request_ended",
             "the thread that took it served a web request, has ended and did not give it back",
             "give it back when the request ends: in Flask a function under `@app.teardown_request` that calls Session.remove()",
@@ -99,6 +105,12 @@ CAUSES: dict[str, Cause] = {
             "likely",
         ),
         Cause(
+            "left_to_caller",
+            "the function that took it has ended; code that called it still runs, and works with it or has forgotten it",
+            f"close it where that code is done with it, after errors too, at best with a with block; {_MEANT}",
+            "likely",
+        ),
+        Cause(
             "kept_or_forgotten",
             "one that lives took many here and gave none back: it keeps or forgets them",
             "give each back before the next is taken, at best with a with block; look for a list, a cache or an attribute that keeps them",
@@ -114,6 +126,12 @@ CAUSES: dict[str, Cause] = {
             "function_left_it_open",
             "the function that took it has ended without closing it: an exception, or an early return",
             "take it with `with engine.connect() as connection:`; keep no exception with its traceback",
+            "likely",
+        ),
+        Cause(
+            "generator_left_it_open",
+            "the generator that took it has not given it back: who runs it works still or dropped it, or an error came through its yield",
+            "give it back in a finally block around the yield; run the generator in a with block or to its end, or close() it",
             "likely",
         ),
         Cause(
@@ -146,8 +164,9 @@ CAUSES: dict[str, Cause] = {
 
 
 #: Those in which code that lives is at work with what it holds: for long, but nothing says that it will not give it back.
-AT_WORK = frozenset({"held_while_working", "expected_hold_exceeded", "handed_on"})
+AT_WORK = frozenset({"held_while_working", "left_to_caller", "expected_hold_exceeded", "handed_on"})
 
+_LEFT_OPEN = frozenset({"function_left_it_open", "generator_left_it_open"})
 #: How Python names a thread that serves one request (socketserver.ThreadingMixIn): the development servers of Flask, Django.
 _SERVES = "(process_request_thread)"
 #: So many connections that one thread or task took at one line, and still holds, were not taken for one piece of work.
@@ -158,12 +177,15 @@ def causes_of(connections: Sequence[Connection]) -> list[tuple[Connection, Cause
     """The causes of those that look leaked, each in the light of the others."""
     found = [(each, cause) for each in connections if (cause := cause_of(each)) is not None]
     takers = Counter(_taker(each) for each, _ in found)
-    return [
-        (each, CAUSES["kept_or_forgotten"])
-        if cause.key == "held_while_working" and takers[_taker(each)] >= _MANY
-        else (each, cause)
-        for each, cause in found
-    ]
+    return [(each, _of_many(each, cause) if takers[_taker(each)] >= _MANY else cause) for each, cause in found]
+
+
+def _of_many(connection: Connection, cause: Cause) -> Cause:
+    if cause.key not in AT_WORK or cause.key == "handed_on":
+        return cause
+    held = connection.checkout
+    has_ended = cause.key == "left_to_caller" and held is not None and held.kind == "connection"
+    return CAUSES["function_left_it_open" if has_ended else "kept_or_forgotten"]
 
 
 def _taker(connection: Connection) -> tuple[object, ...]:
@@ -192,40 +214,59 @@ def cause_of(connection: Connection) -> Cause | None:
     if connection.cause == "detached":
         return CAUSES["detached"]
     if connection.cause == "owner_dead":
-        if checkout.owner.kind == "task":
-            return CAUSES["task_ended"]
-        return CAUSES["request_ended" if checkout.context or _SERVES in checkout.owner.name else "thread_ended"]
+        if checkout.owner.kind == "thread" and (checkout.context or _SERVES in checkout.owner.name):
+            return CAUSES["request_ended"]
+        return CAUSES[f"{checkout.owner.kind}_ended"]
     why = _why_overdue(checkout)
-    return CAUSES["handed_on" if why == "function_left_it_open" and connection.is_used else why]
+    return CAUSES["handed_on" if why in _LEFT_OPEN and connection.is_used else why]
 
 
 def is_one_piece_of_work(verdict: Verdict | None, checkout: Checkout) -> bool:
     """Whether nobody but the code that took it has it; in a loop or a request that went on, it was forgotten for all its use."""
     if verdict == "overdue":
-        return _why_overdue(checkout) == "held_while_working"
+        return _why_overdue(checkout) in {"held_while_working", "left_to_caller"}
     return verdict in {"detached", "orphaned"}
 
 
 def _why_overdue(checkout: Checkout) -> str:
+    """An `expected_hold` block is about code at work; it excuses nothing that such code has left behind."""
+    why = _by_stacks(checkout)
+    return "expected_hold_exceeded" if checkout.expected is not None and why in AT_WORK else why
+
+
+def _by_stacks(checkout: Checkout) -> str:
     """The owner lives: where it stands now, beside the place where it took the connection, tells what it is doing."""
-    if checkout.expected is not None:
-        return "expected_hold_exceeded"
-    common = _innermost_common(checkout)
-    if common is not None and common[0] == 0:  # the very function that took it still runs
-        _, taken, stands = common
-        return "kept_between_turns" if stands.line < taken.line else "held_while_working"
-    if checkout.kind == "connection":
-        return "function_left_it_open"
-    return "session_left_open" if common is None else "held_while_working"
+    frames = checkout.frames
+    user = next((depth for depth, frame in enumerate(frames) if not frame.hands_on), 0)
+    common = _innermost_common(checkout, user)
+    if common is not None:
+        depth, taken, stands = common
+        went_on = stands.line < taken.line and stands.end < taken.line  # and not an argument of the call it stands in
+        if depth <= user:  # the very function that took it still runs, or the one that it was taken for
+            return "kept_between_turns" if went_on else "held_while_working"
+        if checkout.kind == "session":
+            return "kept_between_turns" if went_on else "left_to_caller"
+        if depth == user + 1 and not went_on:
+            return "left_to_caller"
+    if checkout.kind == "session":
+        return "session_left_open"
+    return "generator_left_it_open" if frames and frames[0].is_generator else "function_left_it_open"
 
 
-def _innermost_common(checkout: Checkout) -> tuple[int, Frame, Frame] | None:
+def _innermost_common(checkout: Checkout, user: int) -> tuple[int, Frame, Frame] | None:
     """The innermost function of the checkout's stack that still runs: its depth, its line then, its line now."""
     for depth, frame in enumerate(checkout.frames):
         for above, now in enumerate(checkout.standing):
             if (frame.file, frame.function) == (now.file, now.function):
                 # Its callers wait at the lines where they called it; at others, it was called once more.
                 callers = zip(checkout.frames[depth + 1 :], checkout.standing[above + 1 :], strict=False)
-                if all(then == still for then, still in callers):
-                    return depth, frame, now
+                if not all(_is_same(then, still) for then, still in callers):
+                    continue
+                if depth > user and now.function == "<module>" and not above and _is_same(frame, now):
+                    return None  # a server that the program runs in its main thread, and which went on
+                return depth, frame, now
     return None
+
+
+def _is_same(one: Frame, other: Frame) -> bool:
+    return (one.file, one.function, one.line) == (other.file, other.function, other.line)

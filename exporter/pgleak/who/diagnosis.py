@@ -32,6 +32,7 @@ class Diagnosis:
     since: float  # seconds ago that the oldest of them began
     pace: Pace | None  # None when it is too early to say
     frames: tuple[Frame, ...] = ()  # the place that took them, the innermost first; () where nobody inside reports
+    callers: tuple[tuple[Frame, int], ...] = ()  # where they are several: who called that place, how often; most first
     example: Checkout | None = None  # the longest held of them
     members: tuple[Connection, ...] = ()  # the longest leaked first; () where it is engines that pile up
     hung: bool = False  # the process that holds them has stopped reporting
@@ -108,10 +109,9 @@ def diagnose(report: Report) -> Findings:
 
 def _of_application(application: Application) -> Iterable[Diagnosis]:
     ended = {id(each) for each in application.ended}
-    groups: dict[tuple[str, str, bool], list[Connection]] = {}
+    groups: dict[tuple[str, tuple[object, ...], bool], list[Connection]] = {}
     for connection, cause in causes_of((*application.suspects, *application.ended)):
-        site = connection.checkout.site if connection.checkout is not None else ""
-        groups.setdefault((cause.key, site, id(connection) in ended), []).append(connection)
+        groups.setdefault((cause.key, _line(connection), id(connection) in ended), []).append(connection)
     for (key, _, is_ended), members in groups.items():
         members.sort(key=lambda each: -(each.since or 0))
         oldest = members[0]
@@ -125,6 +125,21 @@ def _of_application(application: Application) -> Iterable[Diagnosis]:
     for heap in application.heaps:
         speed = pace(heap.ages, heap.unseen)
         yield _diagnosis(application, CAUSES["engine_per_call"], heap.made.unused, heap.since, speed, heap.made.frames)
+
+
+def _line(connection: Connection) -> tuple[object, ...]:
+    """The line that took it; where that is not known, the site."""
+    held = connection.checkout
+    if held is None:
+        return ()
+    return (held.frames[0].file, held.frames[0].line) if held.frames else (held.site,)
+
+
+def _callers(members: Iterable[Connection]) -> tuple[tuple[Frame, int], ...]:
+    called = [each.frames[1] for each in members if len(each.frames) > 1]
+    counts = Counter((each.file, each.function, each.line) for each in called)
+    one_of_each = {(each.file, each.function, each.line): each for each in called}
+    return tuple((one_of_each[place], count) for place, count in counts.most_common()) if len(counts) > 1 else ()
 
 
 def _diagnosis(
@@ -147,6 +162,7 @@ def _diagnosis(
         since,
         speed,
         frames,
+        _callers(members),
         example,
         members,
         hung=bool(members) and members[0].silence > STALE_AFTER,

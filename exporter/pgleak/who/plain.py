@@ -84,6 +84,7 @@ def _diagnosis(each: Diagnosis) -> dict[str, Any]:
         "returned_by_gc": each.returned,
         "site": each.site or None,
         "stack": [_frame(frame) for frame in each.frames],
+        "callers": [{**_frame(frame), "connections": count} for frame, count in each.callers],
     }
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pgleak.who.report import Application, Report
     from pgleak.who.room import ServerState
 
+_CALLERS = 5  # of one line, the most frequent
 _SITES = 3  # of those whose connections the garbage collector gave back
 _SURE = {
     "certain": "certain: this was seen",
@@ -87,7 +88,12 @@ def _one(diagnosis: Diagnosis, report: Report, findings: Findings, width: int) -
                     "limit", f"{limit.label}: {limit.used} of {limit.most} connections taken{when}", width
                 )
     yield from _field("cause", f"{diagnosis.cause.what} ({_SURE[diagnosis.cause.sure]})", width)
-    if diagnosis.frames:
+    if diagnosis.callers:
+        yield from _field("line", _frame(diagnosis.frames[0]), width)
+        told = ", ".join(f"{count}x {_frame(frame)}" for frame, count in diagnosis.callers[:_CALLERS])
+        others = len(diagnosis.callers) - _CALLERS
+        yield from _field("from", told + (f", and {counted(others, 'other place')}" if others > 0 else ""), width)
+    elif diagnosis.frames:
         yield from _field("line", " < ".join(_frame(frame) for frame in diagnosis.frames), width)
     else:
         yield from _field("line", "not known: no process reports it (PGLEAK_DIR, --pool-dir)", width)
