@@ -75,9 +75,15 @@ def run(
     scraping: Scraping,
     rules: Iterable[Path] = (RULES, BASELINES),
     groups: str = "",
+    *,
+    together: bool = False,
 ) -> list[Firing]:
-    """Return all alerts that fired. ``groups`` chooses groups of rules by the begin of their names."""
+    """Return all alerts that fired. ``groups`` chooses groups of rules by the begin of their names.
+
+    They are spread over their intervals, as Prometheus does; ``together``, as promtool does, all are evaluated at once.
+    """
     command = [str(binary), f"-lost={scraping.lost}", f"-every={scraping.every}", f"-groups={groups}"]
+    command += ["-together"] if together else []
     command += [f"-rules={path}" for path in rules]
     done = subprocess.run([*command, *map(str, files)], check=False, capture_output=True, text=True)
     if done.returncode:

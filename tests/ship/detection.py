@@ -69,7 +69,8 @@ def test_the_engine_says_what_promtool_says(test: dict[str, Any], tmp_path: Path
     """The same alerts fire at the same moments; growth.yml holds what promtool said."""
     path = tmp_path / "orders.gz"
     _write(test, path)
-    firings = engine.run(engine.build(), [path], engine.Scraping(every=STEP // 60), [engine.RULES], "pgleak-growth")
+    scraping = engine.Scraping(every=STEP // 60)
+    firings = engine.run(engine.build(), [path], scraping, [engine.RULES], "pgleak-growth", together=True)
     for entry in test["alert_rule_test"]:
         at = _seconds(entry["eval_time"])
         expected = {alert["exp_labels"].get("application_name", "") for alert in entry.get("exp_alerts", ())}

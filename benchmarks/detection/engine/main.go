@@ -1,6 +1,6 @@
 // Engine evaluates Prometheus rules over recorded scrapes in simulated time, and says when alerts start and end.
 //
-//	engine -rules rules.yml [-rules more.yml] [-groups PREFIX] [-lost 0.05] [-every 5] FILE...
+//	engine -rules rules.yml [-rules more.yml] [-groups PREFIX] [-together] [-lost 0.05] [-every 5] FILE...
 //
 // PromQL and rule groups are Prometheus' own. Each file is one server of one Prometheus; all start at the same
 // simulated moment. What is written: one JSON object per line for each alert that begins or ends to fire, with the
@@ -32,20 +32,21 @@ func main() {
 	every := flag.Int("every", 1, "minutes between scrapes")
 	groups := flag.String("groups", "", "evaluate only groups whose names begin so")
 	seed := flag.Int64("seed", 1, "which scrapes fail")
+	together := flag.Bool("together", false, "evaluate all groups at once, as promtool does, instead of spread over their intervals")
 	flag.Parse()
 	debug.SetGCPercent(400) // what is stored stays, so collecting it is in vain
-	if err := run(rules, *groups, flag.Args(), *lost, *every, *seed); err != nil {
+	if err := run(rules, *groups, *together, flag.Args(), *lost, *every, *seed); err != nil {
 		fmt.Fprintln(os.Stderr, "engine:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ruleFiles []string, groups string, files []string, lost float64, every int, seed int64) error {
+func run(ruleFiles []string, groups string, together bool, files []string, lost float64, every int, seed int64) error {
 	if len(ruleFiles) == 0 || len(files) == 0 || every < 1 {
 		return errors.New("needs -rules, files of scrapes, and -every of at least 1")
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	server, err := open(ruleFiles, groups, logger)
+	server, err := open(ruleFiles, groups, together, logger)
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -18,8 +21,8 @@ import (
 // Everything starts here: a Monday, and a whole number of every interval that a group may have.
 var start = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// Prometheus spreads groups over their interval; here each follows the scrape by some seconds, in the order of the files.
-const spread = 500 * time.Millisecond
+// Where groups are evaluated together, each follows the scrape by some seconds, in the order of the files.
+const apart = 500 * time.Millisecond
 
 type event struct {
 	Second int64             `json:"second"`
@@ -31,11 +34,27 @@ type event struct {
 
 type server struct {
 	db     *memory
-	groups []*rules.Group
+	groups []timed
 	firing map[*rules.AlertingRule]map[uint64]*rules.Alert
 }
 
-func open(files []string, prefix string, logger *slog.Logger) (*server, error) {
+// timed is a group and when it is evaluated: so long after each multiple of its interval.
+type timed struct {
+	*rules.Group
+	offset time.Duration
+}
+
+// offset spreads groups over their intervals by their names. Prometheus does it by the file's path as well, but results
+// ought to be the same in every folder.
+func offset(name string, interval time.Duration) time.Duration {
+	hash := fnv.New64a()
+	hash.Write([]byte(name))
+	return time.Duration(hash.Sum64()%uint64(interval/time.Second)) * time.Second
+}
+
+// open loads the groups whose names begin with a prefix. Together: all at the full multiples of their intervals, one after
+// the other, as promtool evaluates them.
+func open(files []string, prefix string, together bool, logger *slog.Logger) (*server, error) {
 	db := newMemory()
 	engine := promql.NewEngine(promql.EngineOpts{
 		Logger:               logger,
@@ -71,9 +90,16 @@ func open(files []string, prefix string, logger *slog.Logger) (*server, error) {
 			if !strings.HasPrefix(name, prefix) {
 				continue
 			}
-			s.groups = append(s.groups, found[rules.GroupKey(file, name)])
+			group := timed{Group: found[rules.GroupKey(file, name)]}
+			if together {
+				group.offset = time.Second + time.Duration(len(s.groups))*apart
+			} else {
+				group.offset = offset(name, group.Interval())
+			}
+			s.groups = append(s.groups, group)
 		}
 	}
+	slices.SortStableFunc(s.groups, func(a, b timed) int { return cmp.Compare(a.offset%time.Minute, b.offset%time.Minute) })
 	for _, group := range s.groups {
 		for _, rule := range group.Rules() {
 			if alerting, ok := rule.(*rules.AlertingRule); ok {
@@ -90,13 +116,12 @@ func (s *server) appender() storage.Appender { return s.db.Appender(context.Back
 // evaluate runs the groups whose time has come in this minute and returns what changed.
 func (s *server) evaluate(minute int64) ([]event, error) {
 	var events []event
-	for i, group := range s.groups {
+	for _, group := range s.groups {
 		every := int64(max(group.Interval()/time.Minute, 1))
-		if minute%every != 0 {
+		if minute%every != int64(group.offset/time.Minute) {
 			continue
 		}
-		at := start.Add(time.Duration(minute)*time.Minute + time.Second + time.Duration(i)*spread)
-		group.Eval(context.Background(), at)
+		group.Eval(context.Background(), start.Add(time.Duration(minute)*time.Minute+group.offset%time.Minute))
 		for _, rule := range group.Rules() {
 			if err := rule.LastError(); err != nil {
 				return nil, fmt.Errorf("%s at minute %d: %w", rule.Name(), minute, err)
