@@ -38,7 +38,9 @@ LEAKS = [
     Leak("session_never_removed", "overdue", 3, "session", told="kept_between_turns"),
     Leak("thread_ends", "owner_dead", 4, "session", ("thread", "dead"), "thread_ended"),
     Leak("loop_error_path", "overdue", 1, "session", told="kept_between_turns"),
+    Leak("handler_error_path", "overdue", 1, "session", told="kept_between_turns"),
     Leak("sleeping_loop", "overdue", 3, "session", told="held_while_working"),
+    Leak("context_manager", "overdue", 3, "connection", told="held_while_working"),
     Leak("dispose_while_out", "orphaned", 3, "connection", told="disposed_while_out"),
     Leak("detach_and_forget", "detached", 3, "connection", told="detached"),
     Leak("fork_after_connect", "inherited", 1, "connection", told="used_across_fork"),
@@ -129,9 +131,8 @@ def test_a_leak_is_named_with_its_cause_and_its_line(runs: Callable[[str, str], 
         assert Path(innermost.file).name == f"{leak.program}.py"
         assert innermost.line == marked_line(leak.program, "LEAK")
         assert verdict.checkout.site == innermost.site
-    if leak.cause != "inherited":  # which is gone and back again at each turn of the program
-        assert len(verdicts) == leak.held
-        assert {verdict.checkout.backend.pid for verdict in verdicts} <= run.backends
+    assert len(verdicts) == leak.held
+    assert {verdict.checkout.backend.pid for verdict in verdicts} <= run.backends
 
 
 @pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: leak.program)
