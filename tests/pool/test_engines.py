@@ -110,14 +110,17 @@ def test_engines_that_are_used_again_are_no_pile(postgres16: EmbeddedPostgres, c
         engine.dispose()
 
 
-@pytest.mark.parametrize("told_apart", [True, False])
-def test_tenants_that_have_not_come_back_yet_are_no_pile(postgres16: EmbeddedPostgres, *, told_apart: bool) -> None:
+@pytest.mark.parametrize("told_apart", ["url", "connect_args", ""])
+def test_tenants_that_have_not_come_back_yet_are_no_pile(postgres16: EmbeddedPostgres, told_apart: str) -> None:
     """Their engines differ in the role, the database or the search path; those of one call after the other in nothing but a name."""
     api.instrument(name=new_name(), limits=AT_ONCE)
     engines = []
     for number in range(PILE + 2):
         differs = {"options": f"-csearch_path=tenant{number}"} if told_apart else {"application_name": f"call-{number}"}
-        engines.append(create_engine(url(postgres16).update_query_dict(differs)))
+        if told_apart == "connect_args":
+            engines.append(create_engine(url(postgres16), connect_args=differs))
+        else:
+            engines.append(create_engine(url(postgres16).update_query_dict(differs)))
         use(engines[-1])
     assert [pile.made.unused for pile in piled_up(api.snapshot())] == ([] if told_apart else [PILE + 2])
     for engine in engines:

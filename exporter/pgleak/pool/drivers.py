@@ -28,6 +28,7 @@ class Facts:
     pid: int | None = None
     application_name: str | None = None
     server: str | None = None
+    role: tuple[str, ...] = ()  # who it logged in as, with the options that set a search path, for example
 
 
 def facts(driver: Any) -> Facts:
@@ -45,7 +46,10 @@ def facts(driver: Any) -> Facts:
 def _libpq(info: Any) -> Facts:
     """psycopg2 and psycopg 3 have the same `info`."""
     return Facts(
-        info.backend_pid or None, info.parameter_status("application_name"), _address(info.host, info.port, info.dbname)
+        info.backend_pid or None,
+        info.parameter_status("application_name"),
+        _address(info.host, info.port, info.dbname),
+        (info.user, info.options),
     )
 
 

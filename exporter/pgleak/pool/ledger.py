@@ -55,7 +55,7 @@ class WatchedEngine:
     """An engine, known without keeping it alive."""
 
     __slots__ = (
-        "application_name", "born", "engine", "ledger", "listeners", "made", "names_connections", "number", "server",
+        "application_name", "born", "engine", "ledger", "listeners", "made", "names_connections", "number", "server", "whose",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, ledger: PoolLedger, application_name: str, server: str) -> None:
@@ -68,6 +68,9 @@ class WatchedEngine:
         self.number = next(numbers)  # in one order with the checkouts
         self.made: Stack = ()  # the code that made the engine; known only where it was watched from the start
         self.names_connections = False
+        self.whose: tuple[
+            str, ...
+        ] = ()  # server, role and options of its connections, which `connect_args` may have given
         engines = ledger.engines
         self.engine: ref[Engine] = ref(engine, lambda _: engines.pop(key, None))
         engines[key] = self
@@ -94,6 +97,7 @@ class WatchedEngine:
         told = facts(driver)
         connection.pid = told.pid
         connection.server = told.server or self.server
+        self.whose = (connection.server, *told.role)
         ledger.application_name = told.application_name or ledger.application_name
         try:
             connection.driver = ref(driver, _Death(ledger, connection))

@@ -117,7 +117,8 @@ def _made(pool: PoolLedger, engines: list[WatchedEngine], limits: Limits, now: f
             last = max((each.used_at for each in owned), default=watched.born)
             again = last - watched.born > one_call
             idle = bool(owned) and all(each.out is None for each in owned) and now - last > limits.unproven_site
-            sites.setdefault(resolve(watched.made), []).append((again, idle and not again, _whose(engine.url)))
+            whose = _whose(engine.url), watched.whose
+            sites.setdefault(resolve(watched.made), []).append((again, idle and not again, whose))
     for frames, engines_of_site in sites.items():
         cached = sum(again for again, _, _ in engines_of_site) * _COME_BACK > len(engines_of_site)
         same = Counter(whose for _, _, whose in engines_of_site)
