@@ -65,13 +65,19 @@ def judge(
     evidence: Sequence[int | None] = (),
 ) -> Score:
     """Score one trace. An alert that names nobody is right whenever anything leaks; `evidence`: seconds by leak."""
+    begun = [
+        (leak, evident)
+        for leak, evident in itertools.zip_longest(truth.leaks, evidence)
+        if truth.exhausted_at is None or leak.start < truth.exhausted_at  # else load had filled the server before
+    ]
+    truth = replace(truth, leaks=tuple(leak for leak, _ in begun))
     first = min((leak.start for leak in truth.leaks), default=truth.t_end) - truth.t0
     from_second = 0 if first < 18 * HOUR else WARM_UP
     mine = [firing for firing in firings if firing.server == truth.name and firing.begin >= from_second]
     spoken = [firing for firing in mine if firing.alert in tickets]
     paged = [firing for firing in mine if firing.alert in pages]
     score = Score()
-    for leak, evident in itertools.zip_longest(truth.leaks, evidence):
+    for leak, evident in begun:
         found = _found(truth, leak, [f for f in spoken if _names(f, leak)])
         if evident is not None and leak.leaked:
             found = replace(found, evident=_leaked(leak, evident))
