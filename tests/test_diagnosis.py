@@ -9,11 +9,12 @@ from pgleak.pool.snapshot import Backend, Checkout, Expected, Frame, Owner, Proc
 from pgleak.who.causes import cause_of
 from pgleak.who.connection import Connection
 from pgleak.who.diagnosis import diagnose
+from pgleak.who.phrases import duration
 from pgleak.who.plain import plain
 from pgleak.who.report import Application, Report
 from pgleak.who.room import Limit, ServerState
 from pgleak.who.table import HEIGHT, table
-from pgleak.who.words import duration, tell
+from pgleak.who.words import tell
 
 if TYPE_CHECKING:
     from pgleak.pool.snapshot import HolderKind
@@ -157,8 +158,8 @@ def test_what_a_function_took_that_has_ended_is_its_callers_or_forgotten() -> No
     later, earlier = replace(TURN, line=22), replace(TURN, line=18)
     assert cause_at(Frame("bank", "ask", "bank.py", 1), later) == "left_to_caller"
     assert cause_at(earlier) == "kept_between_turns"
-    assert cause_at(later, kind="connection") == "left_to_caller"
-    assert cause_at(replace(LOAD, line=12), replace(TURN, line=25), kind="connection") == "left_to_caller"
+    assert cause_at(later, kind="connection") == "function_left_it_open"
+    assert cause_at(replace(LOAD, line=12), replace(TURN, line=25), kind="connection") == "function_left_it_open"
     assert cause_at(earlier, kind="connection") == "function_left_it_open"
     further = replace(TURN, function="main", line=40)
     assert cause_at(replace(further, line=41), took=(LOAD, TURN, further), kind="connection") == "function_left_it_open"

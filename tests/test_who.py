@@ -111,7 +111,7 @@ def test_json_has_everything_of_a_connection(postgres16: EmbeddedPostgres, shop:
     assert held["standing"][0]["file"] == str(APPLICATION)
     assert held["end"] == f"select pg_terminate_backend({held['pid']});"
     assert held["process"] == shop.running[1].pid
-    assert told["diagnoses"][0]["cause"] == "left_to_caller"
+    assert told["diagnoses"][0]["cause"] == "function_left_it_open"
     assert told["servers"][0]["up"] is True
     assert told["processes"]["reporting"] == 2
 
@@ -124,10 +124,10 @@ def test_no_query_text_is_ever_shown(postgres16: EmbeddedPostgres, shop: Fleet, 
 
 def test_the_diagnosis_says_in_words_what_to_change(postgres16: EmbeddedPostgres, shop: Fleet) -> None:
     text = " ".join(who(postgres16, shop, "--diagnose").split())
-    assert f"{NAME} holds 2 of its 2 connections on db for long." in text
-    assert "the function that took it has ended; code that called it still runs" in text
+    assert f"{NAME} leaks on db: 2 of its 2 connections do not come back." in text
+    assert "the function that took it has ended without closing it" in text
     assert f"line application.py:{LINE} in __main__:take" in text
-    assert "change close it where that code is done with it" in text
+    assert "change take it with `with engine.connect() as connection:`" in text
 
 
 def test_what_the_garbage_collector_gave_back_is_told(postgres16: EmbeddedPostgres, tmp_path: Path) -> None:

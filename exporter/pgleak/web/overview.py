@@ -10,17 +10,10 @@ from urllib.parse import quote
 
 from pgleak.who.connection import end_of
 from pgleak.who.history import SLOTS
-from pgleak.who.report import place
+from pgleak.who.notes import about_applications, about_watching
+from pgleak.who.phrases import counted, duration, in_site
 from pgleak.who.sight import sight
-from pgleak.who.words import (
-    about_applications,
-    about_watching,
-    counted,
-    duration,
-    ended_in_words,
-    how_fast_in_words,
-    owner_in_words,
-)
+from pgleak.who.words import callers_in_words, ended_in_words, how_fast_in_words, owner_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -96,7 +89,9 @@ def _facts(diagnosis: Diagnosis) -> Iterator[str]:
     yield _fact("Since", f"{duration(diagnosis.since)}{f', {fast}' if fast else ''}")
     yield _fact("Cause", f"{diagnosis.cause.what} ({diagnosis.cause.sure})")
     if diagnosis.frames:
-        yield f"<dt>Line</dt><dd>{_stack(diagnosis.frames)}</dd>"
+        yield f"<dt>Line</dt><dd>{_stack(diagnosis.frames[:1] if diagnosis.callers else diagnosis.frames)}</dd>"
+    if diagnosis.callers:
+        yield _fact("From", callers_in_words(diagnosis))
     else:
         yield _fact("Line", "not known: no process reports it")
     held = diagnosis.example
@@ -230,7 +225,7 @@ def _stack(frames: Sequence[Frame]) -> str:
 
 
 def _frame(frame: Frame) -> str:
-    return escape(f"{place(frame)} in {frame.site}")
+    return escape(in_site(frame))
 
 
 def _watcher(seen: Overview) -> Iterator[str]:

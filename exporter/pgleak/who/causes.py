@@ -124,8 +124,8 @@ CAUSES: dict[str, Cause] = {
         ),
         Cause(
             "function_left_it_open",
-            "the function that took it has ended without closing it: an exception, or an early return",
-            "take it with `with engine.connect() as connection:`; keep no exception with its traceback",
+            "the function that took it has ended without closing it: an exception, an early return, or its caller keeps it",
+            "take it with `with engine.connect() as connection:`; keep no exception with its traceback, and close what a caller is given",
             "likely",
         ),
         Cause(
@@ -177,15 +177,13 @@ def causes_of(connections: Sequence[Connection]) -> list[tuple[Connection, Cause
     """The causes of those that look leaked, each in the light of the others."""
     found = [(each, cause) for each in connections if (cause := cause_of(each)) is not None]
     takers = Counter(_taker(each) for each, _ in found)
-    return [(each, _of_many(each, cause) if takers[_taker(each)] >= _MANY else cause) for each, cause in found]
+    return [(each, _of_many(cause) if takers[_taker(each)] >= _MANY else cause) for each, cause in found]
 
 
-def _of_many(connection: Connection, cause: Cause) -> Cause:
+def _of_many(cause: Cause) -> Cause:
     if cause.key not in AT_WORK or cause.key == "handed_on":
         return cause
-    held = connection.checkout
-    has_ended = cause.key == "left_to_caller" and held is not None and held.kind == "connection"
-    return CAUSES["function_left_it_open" if has_ended else "kept_or_forgotten"]
+    return CAUSES["kept_or_forgotten"]
 
 
 def _taker(connection: Connection) -> tuple[object, ...]:
@@ -218,6 +216,8 @@ def cause_of(connection: Connection) -> Cause | None:
             return CAUSES["request_ended"]
         return CAUSES[f"{checkout.owner.kind}_ended"]
     why = _why_overdue(checkout)
+    if why == "left_to_caller" and checkout.kind == "connection" and not connection.is_used:
+        why = "function_left_it_open"  # a session may have been opened by the caller itself; this was not
     return CAUSES["handed_on" if why in _LEFT_OPEN and connection.is_used else why]
 
 

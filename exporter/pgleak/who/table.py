@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from pgleak.postgres.connection import APPLICATION_NAME
 from pgleak.who.connection import end_of
+from pgleak.who.notes import notes
+from pgleak.who.phrases import counted, duration, printable, wrapped
 from pgleak.who.report import place
 from pgleak.who.sight import cannot_be_read, sight
-from pgleak.who.words import counted, duration, ended_in_words, how_fast_in_words, notes, printable, wrapped
+from pgleak.who.words import ended_in_words, how_fast_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -1,0 +1,123 @@
+"""What is worth knowing beside leaks: what could not be seen, what is not judged yet, pools that do not fit."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from pgleak.pool.reading import STALE_AFTER
+from pgleak.postgres.check import REMEDIES
+from pgleak.who.phrases import counted, duration, in_site
+from pgleak.who.sight import sight, unmatched
+from pgleak.who.unjudged import unjudged, waits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgleak.who.report import Application, Report
+
+_SITES = 3  # of those whose connections the garbage collector gave back
+_SKIPPED = {
+    "checksum": "damaged",
+    "foreign": "that are none of pgleak's",
+    "foreign_owner": "of another user (all processes must run as one user)",
+    "malformed": "damaged",
+    "not_a_file": "that are no regular files",
+    "renamed": "renamed",
+    "too_large": "too large",
+    "truncated": "cut off",
+    "unreadable": "that may not be read (run as the application's user, or as root)",
+    "version": "of another version of pgleak (restart the application with this one)",
+}
+
+
+def notes(report: Report) -> Iterator[str]:
+    """What is worth knowing beside leaks: what could not be seen, and about applications."""
+    yield from about_watching(report)
+    yield from about_applications(report)
+
+
+def about_watching(report: Report) -> Iterator[str]:
+    """What could not be seen."""
+    yield from sight(report).hidden
+    for server in report.servers:
+        reason = server.reason.partition(":")[0]
+        if reason in REMEDIES and reason != "slots_exhausted":
+            yield f"{server.name}: {REMEDIES[reason]}"
+        if reason == "slots_exhausted":
+            yield (
+                f"{server.name} is full and refuses ordinary roles; a `pgleak serve` that holds its connection still "
+                "reads it: look at its page / and at /connections; or ask as a superuser, for whom slots are kept: --dsn"
+            )
+    if report.watch is not None:
+        watch = report.watch
+        if watch.stale:
+            yield f"{watch.stale} of {watch.processes} processes hang: they live, and have stopped reporting"
+        if watch.skipped:
+            reasons = ", ".join(
+                f"{count} {_SKIPPED.get(reason, reason)}" for reason, count in sorted(watch.skipped.items())
+            )
+            yield f"state files were passed over: {reasons}"
+    yield from unmatched(report)
+
+
+def about_applications(report: Report) -> Iterator[str]:
+    """What is not judged yet, pools that do not fit, and leaks that come to an end by luck."""
+    for application, how, young in unjudged(report):
+        oldest = f"{'the oldest ' if len(young) > 1 else ''}{duration(waits(young[0]))}"
+        yield (
+            f"{application.name}: not judged yet: {len(young)} {'is' if len(young) == 1 else 'are'} {how}, {oldest}; "
+            f"judged after {duration(young[0].limit)}"
+        )
+    for application in report.applications:
+        yield from _at_work(application)
+        yield from _about(application, report)
+
+
+def _at_work(application: Application) -> Iterator[str]:
+    """What takes long and is in use: no leak, and worth a word where the pool is tight."""
+    if application.is_quiet:
+        return
+    busy = [each.checkout for each in application.connections if each.is_busy and each.checkout is not None]
+    if not busy:
+        return
+    longest = max(busy, key=lambda held: held.age)
+    where = in_site(longest.frames[0]) if longest.frames else longest.site
+    oldest = "the longest " if len(busy) > 1 else ""
+    yield (
+        f"{application.name}: {counted(len(busy), 'connection')} held for long {'is' if len(busy) == 1 else 'are'} in use, "
+        f"{oldest}for {duration(longest.age)} by {where}: no leak; pgleak.expected_hold() says that it is meant"
+    )
+
+
+def _about(application: Application, report: Report) -> Iterator[str]:
+    if application.waiting or application.timeouts:
+        yield (
+            f"{application.name}: {counted(application.waiting, 'request')} waiting for a connection now, "
+            f"{application.timeouts} gave up so far: its pools ({application.connections_max:g} connections at most) are too small, or their connections held too long"
+        )
+    server = report.server(application.server)
+    most = application.connections_max
+    if server is not None and server.usable and server.usable < most < math.inf:
+        yield (f"{application.name}: its pools may open {most:g} connections, and {server.name} takes {server.usable}")
+    # Those lines that are found to leak now are told with it.
+    leaking = {each.checkout.site for each in application.suspects if each.checkout is not None}
+    returned = {site: count for site, count in application.returned.items() if site not in leaking}
+    if returned:
+        worst = sorted(returned, key=lambda site: -returned[site])[:_SITES]
+        yield (
+            f"{application.name}: the garbage collector had to give back {counted(sum(returned.values()), 'connection')} that "
+            f"nobody closed, taken in {', '.join(f'{site} ({returned[site]})' for site in worst)}: each was leaked until it ran"
+        )
+    if application.is_quiet or not application.processes:
+        return
+    unknown = sum(
+        each.holder == "unknown" and not each.doubt and (each.age is None or each.age > STALE_AFTER)
+        for each in application.connections
+    )
+    if unknown:
+        total = counted(len(application.connections), "connection")
+        yield (
+            f"{application.name}: {unknown} of its {total} on {application.server} {'is' if unknown == 1 else 'are'} "
+            "known to no process that reports; either some of its processes do not, or nobody holds them"
+        )
