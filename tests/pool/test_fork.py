@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import traceback
 from typing import TYPE_CHECKING
@@ -98,8 +98,7 @@ def test_using_the_parents_connection_is_a_suspect_for_as_long_as_it_is_there(po
         assert again.checkout.number == verdict.checkout.number
         reporter = Reporter(ledger.LEDGER)
         reporter.report(api.snapshot())
-        engine.dispose(close=False)
-        gc.collect()
+        engine.dispose(close=False)  # the old pool is there until the collector comes by
         assert counts(name) == Counts()
         reporter.report(api.snapshot())
         counters = pool_of(name).counters
@@ -108,6 +107,25 @@ def test_using_the_parents_connection_is_a_suspect_for_as_long_as_it_is_there(po
 
     in_child(child)
     assert counts(name) == Counts(idle=1)
+    engine.dispose()
+
+
+def test_a_daemon_whose_parent_has_ended_has_its_connection_alone(postgres16: EmbeddedPostgres) -> None:
+    name = new_name()
+    engine = create_engine(url(postgres16))
+    api.instrument(engine, name=name)
+    engine.connect().close()
+    ended = subprocess.run(["/bin/sh", "-c", "echo $$"], capture_output=True, check=True).stdout
+
+    def child() -> None:
+        engine.connect().close()
+        assert counts(name) == Counts(inherited=1)
+        for connection in ledger.LEDGER.pools[name].connections.values():
+            connection.inherited = int(ended)
+        assert counts(name) == Counts(idle=1)
+        assert judge(api.snapshot()) == ()
+
+    in_child(child)
     engine.dispose()
 
 

@@ -93,7 +93,11 @@ def _gauges(pools: Mapping[str, Sequence[PoolSnapshot]]) -> Iterator[Metric]:
     yield each(metrics.ORPHANED, lambda part: len(part.orphans) + _in(part, "orphaned"))
     yield each(metrics.DETACHED, lambda part: _in(part, "detached"))
     yield each(metrics.ENGINES, lambda part: part.engines)
-    ages = {name: [checkout.age for part in parts for checkout in part.checkouts] for name, parts in pools.items()}
+    # what was inherited is suspect while it lies idle, too
+    ages = {
+        name: [checkout.age for part in parts for checkout in part.checkouts if checkout.place != "inherited"]
+        for name, parts in pools.items()
+    }
     yield metrics.OLDEST_CHECKOUT.family(((name,), max(held, default=0.0)) for name, held in ages.items())
     held = ((name, Histogram.of(HELD_BOUNDS, held)) for name, held in ages.items())
     yield _histogram(metrics.HELD, held, count="_gcount", total="_gsum")

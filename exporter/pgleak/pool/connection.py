@@ -49,7 +49,7 @@ class Connection:
         self.shared: tuple[Holding, ...] = ()  # a StaticPool hands the same connection out many times
         self.last: Stack = ()  # of the checkout that was returned last
         self.detached = False
-        self.inherited = False  # opened by the parent process
+        self.inherited = 0  # the process that opened it, where that was not this one
         self.misuse: Holding | None = None  # the first checkout of one that was inherited
         self.reason = ""
         self.used_at = monotonic()  # when it was checked out last

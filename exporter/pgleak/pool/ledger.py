@@ -7,6 +7,7 @@ store, or `+=` on an int, which the interpreter does not interrupt), and readers
 
 from __future__ import annotations
 
+import os
 import time
 from bisect import bisect_left
 from itertools import count
@@ -237,10 +238,10 @@ class PoolLedger:
             for witness in witnesses:
                 witness.collected(self.name, connection)
 
-    def forked(self) -> None:
+    def forked(self, parent: int) -> None:
         """In the child: what the parent opened is the parent's; all counters begin anew."""
         for connection in self.connections.copy().values():
-            connection.inherited = True
+            connection.inherited = connection.inherited or parent
             connection.out = connection.misuse = None
             connection.shared = ()
             connection.unmark()  # so that its first checkout here is noticed
@@ -256,6 +257,7 @@ class Ledger:
         self.pools: dict[str, PoolLedger] = {}
         self.limits = Limits()
         self.errors = 0  # outside of any pool
+        self.process = os.getpid()
 
     def pool(self, name: str, server: str) -> PoolLedger:
         pool = self.pools.get(name)
@@ -271,8 +273,9 @@ class Ledger:
         return None
 
     def forked(self) -> None:
+        parent, self.process = self.process, os.getpid()
         for pool in self.pools.copy().values():
-            pool.forked()
+            pool.forked(parent)
 
 
 LEDGER = Ledger()

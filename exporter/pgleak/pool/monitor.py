@@ -126,7 +126,7 @@ def describe(verdict: Verdict) -> str:
     owner = checkout.owner
     what = f"{checkout.kind} held for {checkout.age:.0f} s (limit {verdict.limit:.0f} s, {verdict.cause})"
     if verdict.cause == "inherited":
-        what = "connection that the parent process opened is used here, after the fork (inherited)"
+        what += " by a process that did not open it, but was forked with it"
     parts = [
         what,
         f"pool={verdict.pool}",

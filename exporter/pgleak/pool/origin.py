@@ -258,10 +258,11 @@ def _place(file: str, module: str) -> int:
 def is_application(code: CodeType) -> bool:
     """Whether the code is the application's, installed or not."""
     place = _places.get(_key(code))
-    if place is None and code.co_filename == _NAMELESS:
-        return False  # never seen at work: SQLAlchemy 2.0 compiles such code
     if place is None:
-        place = _place(code.co_filename, module_of(code))
+        module = _imported(code.co_filename)
+        if module is None or code.co_filename == _NAMELESS:
+            return False  # compiled by a library, which nobody has looked at: SQLAlchemy 2.0 does, and templates are
+        place = _place(code.co_filename, module)
     return place in {APPLICATION, PACKAGE}
 
 
@@ -270,11 +271,13 @@ def module_of(code: CodeType) -> str:
     file = code.co_filename
     module = _modules.get(_key(code))
     if module is None:
-        module = next(
-            (name for name, each in sys.modules.copy().items() if getattr(each, "__file__", None) == file), None
-        )
+        module = _imported(file)
         if module is None:
             return Path(file).stem
         if len(_modules) < _FILES_KEPT:
             _modules[file] = module
     return module
+
+
+def _imported(file: str) -> str | None:
+    return next((name for name, each in sys.modules.copy().items() if getattr(each, "__file__", None) == file), None)

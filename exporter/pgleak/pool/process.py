@@ -23,6 +23,17 @@ def identity(application_name: str) -> ProcessIdentity:
     return ProcessIdentity(pid, known[0], known[1], platform.node(), application_name)
 
 
+def lives(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's
+    return True
+
+
 def _started() -> float:
     """When the kernel started this process; where it does not say, when pgleak was first asked."""
     try:

@@ -11,7 +11,7 @@ from sqlalchemy.pool import AssertionPool, NullPool, QueuePool, SingletonThreadP
 
 from pgleak.pool.lines import resolve, site_of
 from pgleak.pool.marks import expected_now
-from pgleak.pool.process import identity
+from pgleak.pool.process import identity, lives
 from pgleak.pool.sites import SITE_BOUNDS
 from pgleak.pool.snapshot import (
     CREATE_BOUNDS,
@@ -78,7 +78,7 @@ def _pool(ledger: Ledger, pool: PoolLedger, wall: float, now: float) -> PoolSnap
             checkouts.append(_checkout(holding, backend, place, wall, now))
         elif place == "pool":
             idle.append(backend)
-        elif place != "inherited":
+        elif not connection.inherited:
             orphans.append(backend)
             orphaned_at.append(resolve(connection.last))
     watched = list(pool.engines.copy().values())
@@ -133,9 +133,13 @@ def _whose(url: URL) -> object:
 
 
 def holding_of(connection: Connection) -> Holding | None:
-    """What holds this connection now; of one that a forked process took from its parent, for ever, what took it first."""
+    """What holds this connection now; of one that a forked process took from its parent, what took it first."""
     if connection.misuse is not None:
-        return connection.misuse
+        if connection.inherited and lives(connection.inherited) and _is_pooled(connection):
+            return connection.misuse
+        # the child has it alone by now, as a daemon does, or has disposed of its pool
+        connection.engine.ledger.ended.append(connection.misuse[0])
+        connection.misuse = None
     holding = connection.out
     if holding is not None or not connection.shared:
         return holding
@@ -149,15 +153,19 @@ def holding_of(connection: Connection) -> Holding | None:
 
 def place_of(connection: Connection) -> Place:
     """Who still counts this connection."""
-    if connection.inherited:
+    if connection.inherited and lives(connection.inherited):
         return "inherited"
     if connection.detached:
         return "detached"
-    pool = connection.pool() if connection.pool is not None else None
-    engine = connection.engine.engine()
-    if pool is None:
-        return "orphaned" if connection.pool is not None else "pool"
-    return "orphaned" if engine is not None and engine.pool is not pool else "pool"
+    return "pool" if _is_pooled(connection) else "orphaned"
+
+
+def _is_pooled(connection: Connection) -> bool:
+    """Whether it belongs to the pool that its engine has now, as far as can be told."""
+    if connection.pool is None:
+        return True
+    pool, engine = connection.pool(), connection.engine.engine()
+    return pool is not None and (engine is None or engine.pool is pool)
 
 
 def _checkout(holding: Holding, backend: Backend, place: Place, wall: float, now: float) -> Checkout:

@@ -70,7 +70,7 @@ CAUSES: dict[str, Cause] = {
         ),
         Cause(
             "request_ended",
-            "the thread that took it served a web request, has ended and did not give it back",
+            "what took it served a web request, has ended and did not give it back",
             "give it back when the request ends: in Flask a function under `@app.teardown_request` that calls Session.remove()",
             "certain",
         ),
@@ -181,9 +181,7 @@ def causes_of(connections: Sequence[Connection]) -> list[tuple[Connection, Cause
 
 
 def _of_many(cause: Cause) -> Cause:
-    if cause.key not in AT_WORK or cause.key == "handed_on":
-        return cause
-    return CAUSES["kept_or_forgotten"]
+    return CAUSES["kept_or_forgotten"] if cause.key in {"held_while_working", "left_to_caller"} else cause
 
 
 def _taker(connection: Connection) -> tuple[object, ...]:
@@ -212,25 +210,25 @@ def cause_of(connection: Connection) -> Cause | None:
     if connection.cause == "detached":
         return CAUSES["detached"]
     if connection.cause == "owner_dead":
-        if checkout.owner.kind == "thread" and (checkout.context or _SERVES in checkout.owner.name):
+        if checkout.owner.kind != "task" and (checkout.context or _SERVES in checkout.owner.name):
             return CAUSES["request_ended"]
         return CAUSES[f"{checkout.owner.kind}_ended"]
-    why = _why_overdue(checkout)
-    if why == "left_to_caller" and checkout.kind == "connection" and not connection.is_used:
-        why = "function_left_it_open"  # a session may have been opened by the caller itself; this was not
+    why = _why_overdue(checkout, is_used=connection.is_used)
     return CAUSES["handed_on" if why in _LEFT_OPEN and connection.is_used else why]
 
 
 def is_one_piece_of_work(verdict: Verdict | None, checkout: Checkout) -> bool:
     """Whether nobody but the code that took it has it; in a loop or a request that went on, it was forgotten for all its use."""
     if verdict == "overdue":
-        return _why_overdue(checkout) in {"held_while_working", "left_to_caller"}
+        return _why_overdue(checkout, is_used=True) in {"held_while_working", "left_to_caller"}
     return verdict in {"detached", "orphaned"}
 
 
-def _why_overdue(checkout: Checkout) -> str:
+def _why_overdue(checkout: Checkout, *, is_used: bool) -> str:
     """An `expected_hold` block is about code at work; it excuses nothing that such code has left behind."""
     why = _by_stacks(checkout)
+    if why == "left_to_caller" and checkout.kind == "connection" and not is_used:
+        return "function_left_it_open"  # a session may have been opened by the caller itself; this was not
     return "expected_hold_exceeded" if checkout.expected is not None and why in AT_WORK else why
 
 
