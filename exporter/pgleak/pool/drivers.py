@@ -49,7 +49,7 @@ def _libpq(info: Any) -> Facts:
         info.backend_pid or None,
         info.parameter_status("application_name"),
         _address(info.host, info.port, info.dbname),
-        (info.user, info.options),
+        (str(getattr(info, "user", "")), str(getattr(info, "options", ""))),
     )
 
 

@@ -69,9 +69,8 @@ class WatchedEngine:
         self.number = next(numbers)  # in one order with the checkouts
         self.made: Stack = ()  # the code that made the engine; known only where it was watched from the start
         self.names_connections = False
-        self.whose: tuple[
-            str, ...
-        ] = ()  # server, role and options of its connections, which `connect_args` may have given
+        # server, role and options of its connections, which `connect_args` may have given
+        self.whose: tuple[str, ...] = ()
         engines = ledger.engines
         self.engine: ref[Engine] = ref(engine, lambda _: engines.pop(key, None))
         engines[key] = self

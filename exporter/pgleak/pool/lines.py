@@ -59,6 +59,8 @@ def line_of(code: CodeType, offset: int) -> int:
 
 def _end_of(code: CodeType, offset: int) -> int:
     """The last line of the expression that the instruction is about; 0 where Python does not tell."""
+    if offset < 0:
+        return 0  # a function that has not begun its first instruction
     units = code.co_code
     if units[offset] == _TURN or (
         units[offset] in _WAITS and _TURN_AWAITED in units[max(offset - _HEAD, 0) : offset : 2]
