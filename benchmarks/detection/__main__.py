@@ -19,7 +19,7 @@ from benchmarks.detection import engine, samples
 from benchmarks.detection.families import HELD_OUT, HELD_OUT_SEED, LEAKS, LOADS, simulate
 from benchmarks.detection.report import table
 from benchmarks.detection.score import PAGES, TICKETS, Score, judge
-from benchmarks.detection.trace import Trace, Truth, load, save, stored
+from benchmarks.detection.trace import Trace, Truth, load, save, stored, watched_late
 
 _BATCH = 8  # traces per engine: as servers of one Prometheus they share the cost of each query
 _QUICK = ("engine_request", "fast", "loop", "quiet_night")
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         binary = engine.build()
         jobs = list(_jobs(options))
+        if options.installed is not None:
+            jobs = [(name, partial(_late, make, options.installed)) for name, make in jobs]
         if not jobs:
             print("no traces found", file=sys.stderr)
             return 1
@@ -58,6 +60,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tuning", action="store_true", help="the families and seeds that the rules were made on")
     parser.add_argument("--lost", type=float, default=0.0, help="share of scrapes that fail (default: 0)")
     parser.add_argument("--every", type=int, default=1, help="minutes between scrapes (default: 1)")
+    parser.add_argument(
+        "--installed",
+        type=float,
+        metavar="HOURS",
+        help="watch only since so many hours before the first leak; without one, since the second day",
+    )
     parser.add_argument("--rules", type=Path, default=engine.RULES, help="other rules than dashboards/rules.yml")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--write", type=Path, help="keep the simulated traces in this folder")
@@ -77,6 +85,10 @@ def _jobs(options: argparse.Namespace) -> Iterator[Job]:
     for seed in range(first, first + options.seeds):
         for name in names:
             yield f"{name}-{seed}", partial(simulate, name, seed)
+
+
+def _late(make: Callable[[], Trace], hours: float) -> Trace:
+    return watched_late(make(), hours)
 
 
 def _scores(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 HOUR = 3600
 WEEK = 7 * 86400
 WARM_UP = 12 * HOUR
-"""All applications of a trace start cold: what fires before is not counted, unless a leak begins within 18 h."""
+"""Where all applications of a trace start cold, what fires before is not counted, unless a leak begins within 18 h."""
 
 TICKETS = ("PgleakLeakSuspected", "PgleakConnectionGrowth")
 PAGES = ("PgleakExhaustionPredicted", "PgleakServerNearlyFull")
@@ -72,7 +72,7 @@ def judge(
     ]
     truth = replace(truth, leaks=tuple(leak for leak, _ in begun))
     first = min((leak.start for leak in truth.leaks), default=truth.t_end) - truth.t0
-    from_second = 0 if first < 18 * HOUR else WARM_UP
+    from_second = WARM_UP if truth.cold and first >= 18 * HOUR else 0
     mine = [firing for firing in firings if firing.server == truth.name and firing.begin >= from_second]
     spoken = [firing for firing in mine if firing.alert in tickets]
     paged = [firing for firing in mine if firing.alert in pages]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STEP = 60
+HOUR = 3600
+DAY = 24 * HOUR
+_ENTRY = 1800  # seconds from one entry of `Leak.leaked` to the next
 
 _COLUMNS = (
     "t", "op", "pid", "datname", "usename", "application_name", "client_addr", "state", "backend_start", "xact_start",
@@ -89,6 +92,7 @@ class Truth:
     exhausted_at: int | None
     down: frozenset[int] = frozenset()  # minutes without a server
     growing: frozenset[tuple[str, str]] = frozenset()  # applications that grow without end and do not leak
+    cold: bool = True  # whether all applications have just been started at t0
 
     @property
     def name(self) -> str:
@@ -132,6 +136,38 @@ def save(trace: Trace, folder: Path) -> None:
             writer.writerows((t, "open", *o[:6], *_times(*o[6:])) for o in changes.opened)
             writer.writerows((t, "update", c.pid, *[""] * 4, c.state, "", *_times(*c[2:])) for c in changes.changed)
     (folder / "labels.json").write_text(json.dumps(_labels(trace.truth), indent=1))
+
+
+def watched_late(trace: Trace, hours: float) -> Trace:
+    """The same server, watched only since so many hours before its first leak; without one, since its second day.
+
+    The applications are warm by then, and nothing is known of them: pgleak was installed because something was wrong.
+    """
+    truth = trace.truth
+    first = min((leak.start - hours * HOUR for leak in truth.leaks), default=truth.t0 + DAY)
+    entries = max(int(first - truth.t0) // _ENTRY, 0)
+    begin = truth.t0 + entries * _ENTRY
+    leaks = tuple(replace(leak, leaked=leak.leaked[entries:]) for leak in truth.leaks)
+    late = replace(truth, t0=begin, leaks=leaks, cold=truth.cold and not entries)
+    return Trace(late, lambda: _from(begin, trace.changes()))
+
+
+def _from(begin: int, everything: Iterator[Changes]) -> Iterator[Changes]:
+    """What is open when the watch begins is opened then; what has come since goes on as it was."""
+    there: dict[int, Opened] = {}
+    begun = False
+    for changes in everything:
+        if not begun and changes.t > begin:
+            begun = True
+            yield Changes(begin, [], list(there.values()), [])
+        if begun:
+            yield changes
+            continue
+        for pid in changes.closed:
+            del there[pid]
+        there.update((each.pid, each) for each in changes.opened)
+        for each in changes.changed:
+            there[each.pid] = there[each.pid]._replace(**each._asdict())
 
 
 def _times(*times: float) -> list[str]:

@@ -10,8 +10,9 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -20,6 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.detection import engine  # noqa: E402  the benchmarks are no installed package
+from benchmarks.detection.families import simulate  # noqa: E402
+from benchmarks.detection.samples import readings  # noqa: E402
+from benchmarks.detection.trace import watched_late  # noqa: E402
+
+if TYPE_CHECKING:
+    from pgleak.postgres.reader import Reading
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -87,3 +94,25 @@ def test_the_quick_benchmark_finds_its_leaks() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=1200)
     total = next(line for line in done.stdout.splitlines() if "**pgleak**" in line)
     assert total.split("|")[2].strip() == "3/3", done.stdout
+
+
+def test_who_watches_a_server_late_sees_what_it_is_from_then_on() -> None:
+    """Connections that were open before, the leak and its sizes: all as if somebody had watched from the start."""
+    trace = simulate("fast", 1)
+    late = watched_late(trace, 6)
+    (leak,), (same,) = trace.truth.leaks, late.truth.leaks
+    cut = late.truth.t0 - trace.truth.t0
+    assert 6 * 3600 <= same.start - late.truth.t0 < 6.5 * 3600
+    assert leak.leaked[cut // 1800 :] == same.leaked
+    everything, seen = ({t: _shape(reading) for t, reading in readings(each)} for each in (trace, late))
+    assert seen == {t: shape for t, shape in everything.items() if t >= late.truth.t0}
+
+
+def _shape(reading: Reading) -> object:
+    """What was there; that an application was there once, only those know who have watched for longer."""
+    there = {
+        name: (+Counter(each.states), each.idle, each.suspects)
+        for name, each in reading.applications.items()
+        if any(each.states.values())
+    }
+    return reading.used, there
