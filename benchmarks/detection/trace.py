@@ -139,12 +139,14 @@ def save(trace: Trace, folder: Path) -> None:
 
 
 def watched_late(trace: Trace, hours: float) -> Trace:
-    """The same server, watched only since so many hours before its first leak; without one, since its second day.
+    """The same server, watched only since so many hours before its first leak; without one, since an hour of its second day.
 
     The applications are warm by then, and nothing is known of them: pgleak was installed because something was wrong.
     """
     truth = trace.truth
-    first = min((leak.start - hours * HOUR for leak in truth.leaks), default=truth.t0 + DAY)
+    calm = truth.t0 + DAY + truth.seed % 24 * HOUR
+    counted = (leak.start for leak in truth.leaks if truth.exhausted_at is None or leak.start < truth.exhausted_at)
+    first = min((start - hours * HOUR for start in counted), default=calm)
     entries = max(int(first - truth.t0) // _ENTRY, 0)
     begin = truth.t0 + entries * _ENTRY
     leaks = tuple(replace(leak, leaked=leak.leaked[entries:]) for leak in truth.leaks)
@@ -218,6 +220,7 @@ def _truth(labels: dict[str, Any]) -> Truth:
         exhausted_at=labels["exhausted_at"],
         down=frozenset(_minutes(labels.get("down_at") or ())),
         growing=frozenset((app["usename"], app["application_name"]) for app in labels["apps"] if app.get("grows")),
+        cold=labels.get("cold", True),
     )
 
 
@@ -256,4 +259,5 @@ def _labels(truth: Truth) -> dict[str, Any]:
         ],
         "exhausted_at": truth.exhausted_at,
         "down_at": sorted(truth.down),
+        "cold": truth.cold,
     }
