@@ -32,8 +32,10 @@ pytestmark = pytest.mark.timeout(1500)
 
 STEP = 300
 _TESTS = [
-    test
-    for test in yaml.safe_load((ROOT / "tests" / "rules" / "growth.yml").read_text())["tests"]
+    pytest.param(test, _minutes, id=test["name"].split(",")[0])
+    for _file in map(yaml.safe_load, map(Path.read_text, sorted((ROOT / "tests" / "rules").glob("growth*.yml"))))
+    for _minutes in [int(_file["evaluation_interval"].removesuffix("m"))]
+    for test in _file["tests"]
     if "alert_rule_test" in test
 ]
 
@@ -71,12 +73,12 @@ def _seconds(text: str) -> int:
     return sum(int(number) * {"h": 3600, "m": 60}[unit] for number, unit in re.findall(r"(\d+)([hm])", text))
 
 
-@pytest.mark.parametrize("test", _TESTS, ids=lambda test: test["name"].split(",")[0])
-def test_the_engine_says_what_promtool_says(test: dict[str, Any], tmp_path: Path) -> None:
-    """The same alerts fire at the same moments; growth.yml holds what promtool said."""
+@pytest.mark.parametrize(("test", "minutes"), _TESTS)
+def test_the_engine_says_what_promtool_says(test: dict[str, Any], minutes: int, tmp_path: Path) -> None:
+    """The same alerts fire at the same moments; growth.yml and growth_days.yml hold what promtool said."""
     path = tmp_path / "orders.gz"
     _write(test, path)
-    scraping = engine.Scraping(every=STEP // 60)
+    scraping = engine.Scraping(every=minutes)
     firings = engine.run(engine.build(), [path], scraping, [engine.RULES], "pgleak-growth", together=True)
     for entry in test["alert_rule_test"]:
         at = _seconds(entry["eval_time"])
