@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 GROUP_BY = Settings(()).group_by
 SITES = 5
 SCRAPE = 15  # seconds
+KINDS = 2  # of evidence are recorded by themselves; what is stuck in a transaction is not
 NOW = 1_773_162_000.0
 SESSIONS = ("sessions", "sessions_abandoned", "sessions_fatal", "sessions_killed")
 
@@ -136,9 +137,10 @@ def recorded() -> tuple[int, int, float]:
             if re.match("server:", name):
                 of_server += 1
             # What is only there while something is wrong counts for nothing.
-            elif re.match("application:", name) and "suspected" not in name:
-                of_application += 1
-                samples += 60 * MINUTE / seconds(group.get("interval", "1m"))
+            elif re.match("application:|evidence:", name) and "suspected" not in name:
+                series = KINDS if name.startswith("evidence:") else 1
+                of_application += series
+                samples += series * 60 * MINUTE / seconds(group.get("interval", "1m"))
     return of_application, of_server, samples
 
 

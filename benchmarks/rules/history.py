@@ -43,6 +43,7 @@ _HEALTHY = {
 }
 _LEVELS = {
     "application": ("server", "usename", "application_name"),
+    "evidence": ("server", "usename", "application_name", "evidence"),
     "server": ("server",),
     "role": ("server", "usename"),
     "database": ("server", "datname"),
@@ -119,6 +120,8 @@ def families(groups: list[dict[str, Any]]) -> list[Family]:
                 recorded.setdefault(rule["record"], []).append((rule, seconds(group.get("interval", "1m"))))
     for name, rules in recorded.items():
         own = dict.fromkeys(_LEVELS[name.partition(":")[0]], ("",))
+        if "evidence" in own:
+            own["evidence"] = _VALUES["evidence"][1:]  # what is stuck has a rule of its own
         if name.startswith("application:pgleak_idle_connections"):
             own["over"] = _VALUES["over"]  # handed on by what they are recorded from
         level = "application" if "application_name" in own else "server"
