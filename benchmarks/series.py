@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import yaml
-from benchmarks.rules.history import MINUTE, ROOT, seconds
+from benchmarks.rules.history import MINUTE, RECORDED_KINDS, ROOT, seconds
 
 from pgleak.exposition import encode
 from pgleak.holders import metrics as join_metrics
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 GROUP_BY = Settings(()).group_by
 SITES = 5
 SCRAPE = 15  # seconds
-KINDS = 2  # of evidence are recorded by themselves; what is stuck in a transaction is not
 NOW = 1_773_162_000.0
 SESSIONS = ("sessions", "sessions_abandoned", "sessions_fatal", "sessions_killed")
 
@@ -138,7 +137,7 @@ def recorded() -> tuple[int, int, float]:
                 of_server += 1
             # What is only there while something is wrong counts for nothing.
             elif re.match("application:|evidence:", name) and "suspected" not in name:
-                series = KINDS if name.startswith("evidence:") else 1
+                series = len(RECORDED_KINDS) if name.startswith("evidence:") else 1
                 of_application += series
                 samples += series * 60 * MINUTE / seconds(group.get("interval", "1m"))
     return of_application, of_server, samples

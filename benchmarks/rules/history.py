@@ -16,6 +16,7 @@ from pgleak.holders.metrics import JOIN
 from pgleak.metrics import AGE_BUCKETS, SERVER_HALF
 from pgleak.pool.merged import SHARED_FOLDER
 from pgleak.pool.metrics import IN_PROCESS_HALF
+from pgleak.postgres.evidence import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,9 +49,10 @@ _LEVELS = {
     "role": ("server", "usename"),
     "database": ("server", "datname"),
 }
+RECORDED_KINDS = KINDS[1:]  # of evidence; what is stuck in a transaction has a rule of its own
 _VALUES = {
     "state": ("active", "idle", "idle in transaction"),
-    "evidence": ("stuck_in_transaction", "never_reused", "passed_over"),
+    "evidence": KINDS,
     "reason": ("slots_exhausted", "timeout", "other"),
     "owner": ("alive",),
     "holder": ("pooled", "unclaimed"),
@@ -121,7 +123,7 @@ def families(groups: list[dict[str, Any]]) -> list[Family]:
     for name, rules in recorded.items():
         own = dict.fromkeys(_LEVELS[name.partition(":")[0]], ("",))
         if "evidence" in own:
-            own["evidence"] = _VALUES["evidence"][1:]  # what is stuck has a rule of its own
+            own["evidence"] = RECORDED_KINDS
         if name.startswith("application:pgleak_idle_connections"):
             own["over"] = _VALUES["over"]  # handed on by what they are recorded from
         level = "application" if "application_name" in own else "server"
