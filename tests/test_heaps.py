@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
 
 from pgleak.pool.reading import Reading, Reported
 from pgleak.pool.snapshot import Backend, EngineSite
 from pgleak.who.connection import Connection
 from pgleak.who.heaps import heaps, owned_pools
 from state_support import FRAME, a_pool, a_snapshot
+
+if TYPE_CHECKING:
+    from pgleak.pool.snapshot import ProcessSnapshot
 
 AT = 10_000.0
 CROWDED, FINE = ("crowded", "shop", "shop"), ("fine", "shop", "shop")
@@ -47,6 +53,27 @@ def test_its_ages_are_those_of_connections_that_were_used_once() -> None:
 def test_no_more_are_told_than_the_server_has() -> None:
     (heap,) = heaps([(FOLDER.processes[0], POOL)], [connection("crowded")] * 12, AT)
     assert (heap.made.unused, len(heap.ages)) == (12, 12)
+
+
+@pytest.mark.parametrize(("unused", "told"), [((4, 3, 3), 10), ((3, 3, 3), 0), ((9, 2, 2), 0), ((15, 2), 15)])
+def test_a_place_that_makes_a_few_engines_in_each_process_makes_a_pile(unused: tuple[int, ...], told: int) -> None:
+    """Each of many workers makes its few; one or two in each may be meant for different work."""
+    workers = [replace(a_snapshot(), process=replace(PROCESS, pid=number)) for number, _ in enumerate(unused)]
+    owned = [
+        (Reported(worker, 0.0), replace(POOL, made=(EngineSite((FRAME,), count + 1, count),)))
+        for worker, count in zip(workers, unused, strict=True)
+    ]
+    connections = [replace_process(connection("crowded"), worker) for worker in workers for _ in OPENED]
+    found = heaps(owned, connections, AT)
+    assert sum(heap.made.unused for heap in found) == sum(len(heap.ages) for heap in found) == told
+    if unused == (4, 3, 3):
+        (heap,) = found
+        assert heap.made.engines == 13
+        assert heap.ages == (130.0, 120.0, 120.0, 120.0, 110.0, 110.0, 110.0, 100.0, 100.0, 100.0)
+
+
+def replace_process(each: Connection, worker: ProcessSnapshot) -> Connection:
+    return each._replace(process=worker.process)
 
 
 def test_a_pool_without_a_connection_belongs_wherever_its_name_is() -> None:

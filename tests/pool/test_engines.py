@@ -69,6 +69,23 @@ def test_engines_made_over_and_over_are_named_with_their_line(
         engine.dispose()
 
 
+@pytest.mark.parametrize(("made", "told"), [(5, 0), (6, 1), (11, 1), (12, 2)])
+def test_the_log_tells_of_a_pile_when_it_doubles(
+    postgres16: EmbeddedPostgres, caplog: pytest.LogCaptureFixture, made: int, told: int
+) -> None:
+    """Sooner than other processes' engines make it one: nobody here knows those."""
+    api.instrument(name=new_name(), limits=AT_ONCE)
+    engines = []
+    with caplog.at_level(logging.WARNING, logger="pgleak.pool"):
+        for _ in range(made):
+            engines.append(make(postgres16))
+            use(engines[-1])
+            api.MONITOR.tick()
+    assert caplog.text.count("engine_per_call") == told
+    for engine in engines:
+        engine.dispose()
+
+
 def time_passes(seconds: float) -> None:
     """Everything was that much longer ago."""
     for pool in api.LEDGER.pools.values():

@@ -15,8 +15,9 @@ from sqlalchemy import create_engine
 
 from pgleak.pool import api, metrics
 from pgleak.pool.collector import PoolCollector, families
-from pgleak.pool.snapshot import Limits, PoolCounters
+from pgleak.pool.snapshot import EngineSite, Limits, PoolCounters
 from pool_support import new_name, url
+from state_support import FRAME, a_pool, a_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,6 +69,21 @@ def test_a_pool_at_work(postgres16: EmbeddedPostgres) -> None:
     held.close()
     detached.close()
     engine.dispose()
+
+
+def test_engines_that_only_the_call_used_that_made_them() -> None:
+    """By the code that made them, added up over processes that made several; 0 for other places, so that none is a gap."""
+    frames = [(replace(FRAME, function=f"make{number}"),) for number in range(25)]
+    made = tuple(EngineSite(each, 30, 30 - number) for number, each in enumerate(frames))
+    snapshot = a_snapshot(replace(a_pool(), made=(*made, EngineSite((FRAME,), 2, 2))))
+    found = values(families([snapshot, replace(snapshot, pools=(a_pool(),))]))
+    unused = {key[1]: value for (metric, key), value in found.items() if metric == "sqlalchemy_pool_unused_engines"}
+    assert unused == {
+        **{frame.site: 30 - number for number, (frame,) in enumerate(frames[:20])},
+        "(other)": 10 + 9 + 8 + 7 + 6,
+    }
+    found = values(families([replace(snapshot, pools=(a_pool(),))]))
+    assert found["sqlalchemy_pool_unused_engines", ("shop", FRAME.site)] == 0
 
 
 def test_what_pools_may_open_by_server_and_application(postgres16: EmbeddedPostgres) -> None:

@@ -11,7 +11,7 @@ from prometheus_client.utils import floatToGoString
 
 from pgleak.pool import metrics
 from pgleak.pool.snapshot import HELD_BOUNDS, OTHER_SITES, Histogram, PoolCounters
-from pgleak.pool.suspects import judge
+from pgleak.pool.suspects import judge, piled_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -141,6 +141,15 @@ def _sites(live: Sequence[ProcessSnapshot], pools: Mapping[str, Sequence[PoolSna
             for site in pool.counters.suspects:
                 overdue.setdefault((pool.name, site), 0)
     yield metrics.OVERDUE.family(overdue.items())
+    unused: Counter[tuple[str, str]] = Counter()
+    for name, parts in pools.items():
+        made = Counter({each.site: 0 for part in parts for each in part.made})  # with 0, likewise
+        for part in parts:
+            made.update({each.site: each.unused for each in piled_in(part)})
+        most = {site for site, _ in made.most_common(SITES)}
+        for site, count in made.items():
+            unused[name, site if site in most else OTHER_SITES] += count
+    yield metrics.UNUSED_ENGINES.family(unused.items())
 
 
 def _greatest(checkouts: Iterable[Checkout]) -> set[str]:

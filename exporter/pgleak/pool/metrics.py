@@ -143,6 +143,17 @@ ENGINES = Spec(
     _POOL,
     "engines",
 )
+UNUSED_ENGINES = Spec(
+    "sqlalchemy_pool_unused_engines",
+    "gauge",
+    "Engines whose connections only the call that made them used, by the code that made them: leak suspects.",
+    _SITE,
+    "engines",
+    note=(
+        "Where a process has three or more that one place made for the same address, database, role and options, and none that "
+        "is come back to. The 20 sites that made most; the rest is `(other)`."
+    ),
+)
 PROCESSES = Spec("sqlalchemy_pool_processes", "gauge", "Processes that report here.", (), "processes")
 ERRORS = Spec(
     "sqlalchemy_pool_instrumentation_errors_total",
@@ -174,6 +185,7 @@ IN_PROCESS_HALF: tuple[Spec, ...] = (
     ORPHANED,
     DETACHED,
     ENGINES,
+    UNUSED_ENGINES,
     PROCESSES,
     ERRORS,
 )

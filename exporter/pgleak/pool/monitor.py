@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pgleak.pool.survey import survey
-from pgleak.pool.suspects import PILE, judge, piled_up
+from pgleak.pool.suspects import SEVERAL, judge, piled_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ class Reporter:
         self._left_behind(snapshot)
         for pile in piled_up(snapshot):
             key = pile.pool, pile.made.site
-            if pile.made.unused >= 2 * self._piles.get(key, PILE // 2):
+            if pile.made.unused >= 2 * self._piles.get(key, SEVERAL):
                 self._piles[key] = pile.made.unused
                 self._say(logging.WARNING, describe_pile(pile))
 

@@ -21,8 +21,11 @@ class Verdict:
     limit: float  # seconds that would have been in order
 
 
-#: So many engines of one site with connections that nobody uses again are no accident.
+#: So many engines of one site, all for the same address, database and role, whose connections nobody uses again, are no
+#: accident; a site that makes two for different work is not seen before each of them was used.
 PILE = 10
+#: So many in one process count towards the pile: each of many workers makes its few.
+SEVERAL = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,8 @@ def piled_up(snapshot: ProcessSnapshot) -> tuple[Pile, ...]:
 
 
 def piled_in(pool: PoolSnapshot) -> tuple[EngineSite, ...]:
-    """Those of one pool."""
-    return tuple(made for made in pool.made if made.unused >= PILE)
+    """Those of one pool in one process, which are a pile where all its processes have `PILE` of them."""
+    return tuple(made for made in pool.made if made.unused >= SEVERAL)
 
 
 def judge(snapshot: ProcessSnapshot) -> tuple[Verdict, ...]:

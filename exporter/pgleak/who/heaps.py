@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from pgleak.pool.suspects import piled_in
+from pgleak.pool.suspects import PILE, piled_in
 from pgleak.who.connection import Quiet
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pgleak.pool.reading import Reading as Folder
     from pgleak.pool.reading import Reported
-    from pgleak.pool.snapshot import EngineSite, PoolSnapshot, ProcessIdentity
+    from pgleak.pool.snapshot import EngineSite, Frame, PoolSnapshot, ProcessIdentity
     from pgleak.who.connection import Connection
 
     #: server, user, application
@@ -34,6 +34,12 @@ class Heap:
     @property
     def since(self) -> float:
         return max(self.ages, default=0.0)
+
+    def plus(self, other: Heap) -> Heap:
+        """Both together, of one place in two processes."""
+        engines, unused = self.made.engines + other.made.engines, self.made.unused + other.made.unused
+        ages = tuple(sorted((*self.ages, *other.ages), reverse=True))
+        return Heap(self.pool, replace(self.made, engines=engines, unused=unused), ages, max(self.unseen, other.unseen))
 
 
 def owned_pools(
@@ -60,16 +66,17 @@ def owned_pools(
 
 
 def heaps(owned: Iterable[Owned], connections: Sequence[Connection], at: float) -> tuple[Heap, ...]:
-    """The engines that pile up in these pools, never more than have one of these connections; `at` in Unix time."""
-    found = []
-    for reported, pool in owned:
-        limit = reported.snapshot.limits.unproven_site
-        for made in piled_in(pool):
-            mine = reported.snapshot.process, pool.name
-            unused = min(made.unused, sum((each.process, each.pool) == mine for each in connections))
-            if unused:
-                found.append(Heap(pool.name, replace(made, unused=unused), _unused(pool, unused, at, limit), limit))
-    return tuple(found)
+    """The engines that pile up in these pools, in all processes; never more than have one of these connections; `at` in Unix time."""
+    piles = [(reported.snapshot, pool, made) for reported, pool in owned for made in piled_in(pool)]
+    counts = Counter((each.process, each.pool) for each in connections) if piles else {}
+    found: dict[tuple[str, tuple[Frame, ...]], Heap] = {}
+    for snapshot, pool, made in piles:
+        limit = snapshot.limits.unproven_site
+        unused = min(made.unused, counts[snapshot.process, pool.name])
+        heap = Heap(pool.name, replace(made, unused=unused), _unused(pool, unused, at, limit), limit)
+        before = found.get((pool.name, made.frames))
+        found[pool.name, made.frames] = heap if before is None else before.plus(heap)
+    return tuple(heap for heap in found.values() if heap.made.unused >= PILE)
 
 
 def _unused(pool: PoolSnapshot, unused: int, at: float, limit: float) -> tuple[float, ...]:
