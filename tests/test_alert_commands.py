@@ -28,8 +28,8 @@ def _said() -> str:
 
 
 def _found(begin: str) -> list[str]:
-    """What begins so, up to the end of its sentence."""
-    found = sorted(set(re.findall(rf"\b(?:{begin}).*?(?=[.;](?:\s|$)|$)", _said(), re.MULTILINE)))
+    """What begins so, up to the end: as much as somebody copies."""
+    found = sorted(set(re.findall(rf"\b(?:{begin}).*$", _said(), re.MULTILINE)))
     assert found
     return found
 

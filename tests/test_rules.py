@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -14,6 +14,9 @@ from pgleak.pool.merged import SHARED_FOLDER
 from pgleak.pool.metrics import IN_PROCESS_HALF
 from rules_support import ADAPTER, RULES, RUNBOOK, TESTS, Rule, alerts, promtool, rules
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 ALERTS = alerts()
 each_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
 _SUFFIX = re.compile(r"_(bucket|count|sum|gcount|gsum)$")
@@ -23,6 +26,31 @@ _SUFFIX = re.compile(r"_(bucket|count|sum|gcount|gsum)$")
 @pytest.mark.parametrize("path", sorted(TESTS.glob("*.yml")), ids=lambda path: path.stem)
 def test_the_rules_keep_their_promises(path: Any) -> None:
     assert "SUCCESS" in promtool("test", "rules", path)
+
+
+@pytest.mark.timeout(300)
+def test_a_label_that_is_added_to_all_series_changes_nothing(tmp_path: Path) -> None:
+    """Prometheus Operator enforces one on the series that rules record, where it is told to (enforcedNamespaceLabel)."""
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    for rule in (rule for group in groups for rule in group["rules"] if "record" in rule):
+        rule["labels"] = {**rule.get("labels", {}), "namespace": "monitoring"}
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))
+    content = yaml.safe_load((TESTS / "growth.yml").read_text())
+    content["rule_files"] = ["rules.yml"]
+    content["tests"] = [test for test in content["tests"] if any(map(_is_ticket, test.get("alert_rule_test", ())))]
+    for test in content["tests"]:
+        test.pop("promql_expr_test", None)
+        test["alert_rule_test"] = list(filter(_is_ticket, test["alert_rule_test"]))
+        for series in test["input_series"]:
+            series["series"] = series["series"].replace("{", '{namespace="monitoring",', 1)
+    fires = [each for test in content["tests"] for each in test["alert_rule_test"] if each.get("exp_alerts")]
+    assert len(fires) > 10
+    (tmp_path / "growth.yml").write_text(yaml.safe_dump(content))
+    assert "SUCCESS" in promtool("test", "rules", tmp_path / "growth.yml")
+
+
+def _is_ticket(case: dict[str, Any]) -> bool:
+    return case["alertname"] in {"PgleakLeakSuspected", "PgleakConnectionGrowth"}
 
 
 @pytest.mark.parametrize("path", [RULES, ADAPTER], ids=lambda path: path.name)

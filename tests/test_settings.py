@@ -76,7 +76,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
             "@ as %40, / as %2F, : as %3A, ? as %3F"
         ),
         (
-            "targets[1].canary.interval: must be 1s to 1d: a number of seconds, or text like 500ms, 30s, 5m, 1h, 1d; "
+            "targets[1].canary.interval: must be 1s to 10m: a number of seconds, or text like 500ms, 30s, 5m, 1h, 1d; "
             "got '2 days'"
         ),
         f"targets[2].password_file: password file {tmp_path}/none cannot be read: No such file or directory",

@@ -74,7 +74,7 @@ class Canary:
     """A fresh login as an ordinary role, at most once in `interval` seconds."""
 
     dsn: Dsn
-    interval: float = seconds(60.0, 1.0, 86400.0)
+    interval: float = seconds(60.0, 1.0, 600.0)
 
 
 @dataclass(frozen=True, slots=True)
