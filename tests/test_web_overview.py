@@ -16,11 +16,13 @@ from holders.processes import APPLICATION, Fleet, url
 from pgleak.exporter import Exporter
 from pgleak.holders.join import join
 from pgleak.pool.reading import Reading as Folder
+from pgleak.pool.snapshot import Frame
 from pgleak.postgres.backends import backends
 from pgleak.settings import Thresholds
 from pgleak.web.overview import SUSPECTS, sections
+from pgleak.who.causes import CAUSES
 from pgleak.who.connection import Connection
-from pgleak.who.diagnosis import diagnose
+from pgleak.who.diagnosis import Diagnosis, Findings, diagnose
 from pgleak.who.history import MOST, SLOT, SLOTS, History, Overview
 from pgleak.who.report import Application, Report, report
 from pgleak.who.room import Limit, ServerState
@@ -98,6 +100,25 @@ def findings_of(unused: dict[int, float]) -> str:
     )
     seen = Report(0.0, (), (Application("db", "shop", "shop", connections),), None, {})
     return sections(Overview(seen, diagnose(seen), {})).partition("<h2>Applications</h2>")[0]
+
+
+@pytest.mark.parametrize(
+    ("callers", "line"),
+    [
+        (("invoice", "refund"), "<code>jobs.py:9 in jobs:load</code>"),
+        (("invoice",), "<code>jobs.py:9 in jobs:load<br>called from shop.py:9 in shop:invoice</code>"),
+        ((), "not known: no process reports it"),
+    ],
+    ids=["several callers", "one caller", "no frames"],
+)
+def test_a_finding_has_one_line(callers: tuple[str, ...], line: str) -> None:
+    """A second one that says that it is not known would take the first one's word back."""
+    calling = [Frame("shop", name, "shop.py", 9) for name in callers]
+    frames = (Frame("jobs", "load", "jobs.py", 9), calling[0]) if calling else ()
+    told = tuple((frame, 1) for frame in calling) if len(calling) > 1 else ()
+    found = Diagnosis("db", "shop", "shop", CAUSES["thread_ended"], 2, 2, 900.0, None, frames, told)
+    html = sections(Overview(Report(0.0, (), (), None, {}), Findings((found,), ()), {}))
+    assert re.findall("<dt>Line</dt><dd>(.*?)</dd>", html) == [line]
 
 
 def test_every_caller_stands_open_and_once_for_all_that_it_took(exporter: Exporter) -> None:

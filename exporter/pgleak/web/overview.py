@@ -90,10 +90,10 @@ def _facts(diagnosis: Diagnosis) -> Iterator[str]:
     yield _fact("Cause", f"{diagnosis.cause.what} ({diagnosis.cause.sure})")
     if diagnosis.frames:
         yield f"<dt>Line</dt><dd>{_stack(diagnosis.frames[:1] if diagnosis.callers else diagnosis.frames)}</dd>"
-    if diagnosis.callers:
-        yield _fact("From", callers_in_words(diagnosis))
     else:
         yield _fact("Line", "not known: no process reports it")
+    if diagnosis.callers:
+        yield _fact("From", callers_in_words(diagnosis))
     held = diagnosis.example
     if held is not None:
         yield _fact("Owner", owner_in_words(held))
