@@ -19,6 +19,7 @@ from pgleak.who.strays import Homes, address_of, strays
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pgleak.holders.claims import Claim
     from pgleak.holders.join import Held, Join
     from pgleak.pool.reading import Reading as Folder
     from pgleak.pool.snapshot import Frame
@@ -117,8 +118,13 @@ def report(
             unplaced.append(of_claim(claim, dark.get(address, address), at))
     lost: dict[tuple[str, str], list[Connection]] = {}  # by server and the name that the processes give
     closed: Counter[tuple[str, str]] = Counter()
-    for claim, address, server in strays(readings, addresses, folder, join, homes or Homes()) if folder else ():
-        if server:
+    young: list[tuple[Claim, str]] = []  # with the server that was read before they were opened
+    for claim, address, server, is_ended in (
+        strays(readings, addresses, folder, join, homes or Homes()) if folder else ()
+    ):
+        if server and not is_ended:
+            young.append((claim, server))
+        elif server:
             lost.setdefault((server, claim.pool.application_name), []).append(of_claim(claim, server, at))
             closed[claim.pool.application_name, address] += 1
         else:
@@ -131,6 +137,11 @@ def report(
         if not any((key[0], known) == (server, name) for key, known in names.items()):
             groups[server, "", name], names[server, "", name] = [], name
     owned = owned_pools(groups, names, folder)
+    for claim, server in young:
+        home = _home(claim, server, owned)
+        if home is not None:  # else it is shown when the server is read again
+            one = of_claim(claim, server, at)._replace(usename=home[1], application_name=home[2])
+            groups[home] = [*groups[home], one]
     applications = [
         _application(key, group, owned[key], heaps(owned[key], group, at), lost.pop((key[0], names[key]), []))
         for key, group in groups.items()
@@ -149,6 +160,12 @@ def report(
         _watch(folder) if folder is not None else None,
         unmatched,
     )
+
+
+def _home(claim: Claim, server: str, owned: Mapping[Key, Sequence[Owned]]) -> Key | None:
+    """Which application on that server has its pool."""
+    homes = (key for key, pools in owned.items() if any(pool is claim.pool for _, pool in pools))
+    return next((key for key in homes if key[0] == server), None)
 
 
 def _badness(application: Application) -> tuple[int, int, str, str]:

@@ -1,7 +1,7 @@
 """What processes hold for too long on connections that no watched server shows. Pure.
 
-Either the server has ended them, and the process does not know yet; or nobody can say on which server they are. Both are
-found by the processes alone, so both are told.
+Either the server has ended them, and the process does not know yet; or it was read before they were opened; or nobody can
+say on which server they are. All are found by the processes alone, so all are told.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Stray(NamedTuple):
 
     claim: Claim
     address: str
-    ended_by: str  # the server that has ended it; "" where nobody can say
+    server: str  # "" where nobody can say
+    is_ended: bool = False  # by that server, which otherwise was read before it was opened
 
 
 class Homes:
@@ -74,6 +75,7 @@ def strays(
     found = [each for each in bad if (each.process, each.backend) not in shown and address_of(each) not in down]
     if not found:
         return
+    since = min(asked.values())
     pids = {held.backend.pid for held in join.held}
     for claim in found:
         address = address_of(claim)
@@ -81,15 +83,17 @@ def strays(
         server = join.places.get((claim.process, address)) or (at_address[0] if len(at_address) == 1 else "")
         server = server or homes.server(claim.process, address)
         pid = claim.backend.pid or 0
-        is_ended = (
-            server in asked and 0 < pid <= GREATEST_PID and pid not in pids and claim.backend.opened < asked[server]
-        )
-        if not is_ended:
+        if not 0 < pid <= GREATEST_PID:
+            yield Stray(claim, address, "")
+        elif claim.backend.opened >= asked.get(server, since):
+            if server in asked:  # else nobody can say yet, and soon somebody can
+                yield Stray(claim, address, server)
+        elif server not in asked or pid in pids:
             yield Stray(claim, address, "")
         elif (
             claim.checkout is not None and claim.checkout.place == "pool"
         ):  # what belongs to no pool any more keeps nobody waiting
-            yield Stray(claim, address, server)
+            yield Stray(claim, address, server, is_ended=True)
 
 
 def address_of(claim: Claim) -> str:
