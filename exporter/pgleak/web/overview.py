@@ -13,7 +13,7 @@ from pgleak.who.history import SLOTS
 from pgleak.who.notes import about_applications, about_watching
 from pgleak.who.phrases import counted, duration, in_site
 from pgleak.who.sight import sight
-from pgleak.who.words import callers_in_words, ended_in_words, how_fast_in_words, owner_in_words
+from pgleak.who.words import callers_in_words, ended_in_words, how_fast_in_words, owner_in_words, stopped_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -133,7 +133,7 @@ def _server(server: ServerState, seen: Overview) -> str:
     left = "nothing leaks" if server.visible else "cannot tell: states are hidden"
     leaks = [each for each in seen.findings.diagnoses if each.server == server.name and (each.is_leak or each.per_hour)]
     if leaks:
-        left = "no new ones" if all(each.per_hour == 0 for each in leaks) else "too early to say"
+        left = stopped_in_words(*leaks) if all(each.per_hour == 0 for each in leaks) else "too early to say"
     first = seen.findings.soonest(server.name)
     if first is None and server.used >= server.usable > 0:
         left = '<span class="bad">full now</span>'

@@ -39,6 +39,7 @@ class Diagnosis:
     returned: int = 0  # others taken there that the garbage collector has given back
     databases: Mapping[str, float] = field(default_factory=dict)  # the share of each
     ended: bool = False  # the server has ended them, and the pool's slots are held all the same
+    drains: bool = False  # a pool has none left because of leaks, this one among them
 
     def share(self, limit: Limit) -> float:
         """How much of this leak counts against a limit, from 0 to 1."""
@@ -152,6 +153,7 @@ def _diagnosis(
     members: tuple[Connection, ...] = (),
 ) -> Diagnosis:
     example = members[0].checkout if members else None
+    drained = {(pool.process, pool.name) for pool in application.tight if pool.is_drained}
     return Diagnosis(
         application.server,
         application.name,
@@ -168,6 +170,7 @@ def _diagnosis(
         hung=bool(members) and members[0].silence > STALE_AFTER,
         returned=application.returned.get(example.site, 0) if example is not None else 0,
         databases=_shares(members or application.connections),
+        drains=any((each.process, each.pool) in drained for each in members),
     )
 
 

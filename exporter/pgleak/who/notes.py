@@ -90,12 +90,38 @@ def _at_work(application: Application) -> Iterator[str]:
     )
 
 
-def _about(application: Application, report: Report) -> Iterator[str]:
-    if application.waiting or application.timeouts:
+def _tight(application: Application) -> Iterator[str]:
+    """Pools in which requests wait or gave up: of one that is leaked, a larger one would be leaked, too."""
+    found = [each for each in application.tight if each.waiting or each.timeouts]
+    drained = [each for each in found if each.is_drained]
+    if drained:
+        leaked, used = sum(each.leaked for each in drained), sum(each.used for each in drained)
+        waiting = sum(each.waiting for each in drained)
+        pids = sorted({each.process.pid for each in drained})
         yield (
-            f"{application.name}: {counted(application.waiting, 'request')} waiting for a connection now, "
-            f"{application.timeouts} gave up so far: its pools ({application.connections_max:g} connections at most) are too small, or their connections held too long"
+            f"{application.name}: process{'' if len(pids) == 1 else 'es'} {', '.join(map(str, pids))}: "
+            f"{'all' if leaked == used else f'{leaked} of'} {counted(used, 'connection')} of "
+            f"{'its pool' if len(drained) == 1 else f'{len(drained)} pools'} {'is' if leaked == 1 else 'are'} leaked, "
+            f"{counted(waiting, 'request')} {'waits' if waiting == 1 else 'wait'} in vain, "
+            f"{sum(each.timeouts for each in drained)} gave up so far"
         )
+    small = [each for each in found if not each.is_drained]
+    if small:
+        limits = sorted({f"{each.connections_max:g}" for each in small}, key=float)
+        most = " to ".join(dict.fromkeys((limits[0], limits[-1])))
+        pools = (
+            f"the pool of process {small[0].process.pid} ({most} connections at most) is too small, or its"
+            if len(small) == 1
+            else f"{len(small)} pools ({most} connections at most each) are too small, or their"
+        )
+        yield (
+            f"{application.name}: {counted(sum(each.waiting for each in small), 'request')} waiting for a connection now, "
+            f"{sum(each.timeouts for each in small)} gave up so far: {pools} connections held too long"
+        )
+
+
+def _about(application: Application, report: Report) -> Iterator[str]:
+    yield from _tight(application)
     server = report.server(application.server)
     most = application.connections_max
     if server is not None and server.usable and server.usable < most < math.inf:

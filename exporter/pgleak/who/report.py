@@ -15,6 +15,7 @@ from pgleak.who.connection import Quiet, is_quiet, of_backend, of_claim, worst_f
 from pgleak.who.heaps import heaps, owned_pools
 from pgleak.who.room import ServerState, room
 from pgleak.who.strays import Homes, address_of, strays
+from pgleak.who.tight import tight_pools
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pgleak.postgres.reader import Reading
     from pgleak.who.connection import Connection
     from pgleak.who.heaps import Heap, Key, Owned
+    from pgleak.who.tight import TightPool
 
 
 @dataclass(frozen=True)  # no slots, so that what is asked again and again is found once
@@ -45,6 +47,7 @@ class Application:
     ended: tuple[
         Connection, ...
     ] = ()  # its pools hold them for too long, and the server has ended them; in no other number
+    tight: tuple[TightPool, ...] = ()
 
     @cached_property
     def suspects(self) -> tuple[Connection, ...]:
@@ -184,9 +187,10 @@ def _application(
     returned: Counter[str] = Counter()
     for _, pool in pools:
         returned.update(pool.counters.returned_by_gc)
+    is_quiet = type(connections) is Quiet
     return Application(
         *key,
-        connections if type(connections) is Quiet else worst_first(connections),
+        connections if is_quiet else worst_first(connections),
         heaps,
         processes=len({process for process, _ in pools}),
         waiting=sum(pool.pending for _, pool in pools),
@@ -194,6 +198,7 @@ def _application(
         connections_max=sum(pool.connections_max for _, pool in pools),
         returned=returned,
         ended=tuple(sorted(ended, key=lambda each: -(each.since or 0))),
+        tight=tight_pools(owned, (*(() if is_quiet else connections), *ended)),
     )
 
 

@@ -147,8 +147,13 @@ def how_fast_in_words(diagnosis: Diagnosis) -> str:
     if diagnosis.pace is None:
         return ""
     if diagnosis.pace.has_stopped:
-        return f"no new ones: the last {duration(diagnosis.pace.last)} ago"
+        return f"{stopped_in_words(diagnosis)}: the last {duration(diagnosis.pace.last)} ago"
     return f"{diagnosis.pace.per_hour:+.1f} an hour"
+
+
+def stopped_in_words(*stopped: Diagnosis) -> str:
+    """That there are no new ones is no relief where that is because there is none left to take."""
+    return f"no new ones{', a pool has none left' if any(each.drains for each in stopped) else ''}"
 
 
 def _when(used: int, most: int, outlook: Outlook | None) -> str:
