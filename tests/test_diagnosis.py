@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pgleak.pool.snapshot import Backend, Checkout, Expected, Frame, Owner, ProcessIdentity
 from pgleak.who.causes import cause_of
 from pgleak.who.connection import Connection
-from pgleak.who.diagnosis import diagnose
+from pgleak.who.diagnosis import Findings, diagnose
 from pgleak.who.phrases import duration
 from pgleak.who.plain import plain
 from pgleak.who.report import Application, Report
@@ -409,6 +409,16 @@ def test_json_has_numbers_or_null_and_nothing_else_for_what_is_not_known() -> No
 
 
 def test_durations_have_two_units_at_most() -> None:
-    assert [duration(each) for each in (0.4, 89, 90, 5990, 6000, 9600, 36_000, 260_000, 3_000_000)] == [
-        "0 s", "89 s", "1 min", "99 min", "1 h 40 min", "2 h 40 min", "10 h", "3 d", "34 d",
+    assert [duration(each) for each in (0.4, 119, 120, 5990, 6000, 9600, 36_000, 260_000, 3_000_000)] == [
+        "0 s", "119 s", "2 min", "99 min", "1 h 40 min", "2 h 40 min", "10 h", "3 d", "34 d",
     ]  # fmt: skip
+
+
+def test_what_is_longer_reads_longer() -> None:
+    """In a list beside each other, 104 s as `1 min` would be less than 88 s; and 119.6 s are neither 119 nor 120."""
+    assert [duration(each) for each in (59.7, 88, 104, 119.4, 119.6, 179.4)] == [
+        "60 s", "88 s", "104 s", "119 s", "2 min", "2 min",
+    ]  # fmt: skip
+    ages = (SEEN._replace(age=each, unused=each) for each in (88.0, 104.0, 119.6))
+    rows = [line.split() for line in table(report(*ages), Findings((), ()), everything=True)]
+    assert [row[3] for row in rows if row[:2] == ["!", "7"]] == ["88s", "104s", "2m"]

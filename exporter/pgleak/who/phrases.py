@@ -23,10 +23,11 @@ def counted(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Two units at most: 41 s, 7 min, 2 h 40 min, 3 d 4 h."""
-    minutes = int(seconds // 60)
-    if seconds < 90:
-        return f"{max(seconds, 0):.0f} s"
+    """Two units at most: 41 s, 7 min, 2 h 40 min, 3 d 4 h. One minute would be too coarse and is told in seconds."""
+    whole = max(round(seconds), 0)
+    minutes = whole // 60
+    if whole < 120:
+        return f"{whole} s"
     if minutes < 100:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)

@@ -235,9 +235,10 @@ def _short(seconds: float | None) -> str:
     """At most six characters: 41s, 7m, 2h40m, 3d4h, 12d."""
     if seconds is None:
         return "-"
-    minutes = int(seconds // 60)
-    if seconds < 90:
-        return f"{max(seconds, 0):.0f}s"
+    whole = max(round(seconds), 0)
+    minutes = whole // 60
+    if whole < 120:
+        return f"{whole}s"
     if minutes < 100:
         return f"{minutes}m"
     hours, minutes = divmod(minutes, 60)
