@@ -60,8 +60,8 @@ def test_the_culprit_is_on_top_with_line_owner_and_the_sql_that_ends_it(
     first = next(line for line in lines if "connections" in line and "@db" in line)
     assert first == f"! {NAME}  (postgres@db)  2 connections, 2 suspect: 2 overdue"
     assert f"  {NAME}-healthy  (postgres@db)  2 connections: 1 in use; 1 pooled" in lines
-    assert any(f"! 2x application.py:{LINE} take, {NAME} on db, since " in line for line in lines)
-    words = " ".join(text.split())
+    words = " ".join(text.replace("\n! ", " ").split())
+    assert re.search(rf" 2x application\.py:{LINE} take < application\.py:\d+ <module>, {NAME} on db, since ", words)
     assert "by thread 'MainThread', now at application.py:" in words
     assert re.search(r"select pg_terminate_backend\(pid\) from unnest\(array\[\d+, \d+\]\) pid;", words)
     assert text.index(f"{NAME}-healthy") < text.index("! 2x")  # no application is pushed off the screen by a culprit

@@ -153,7 +153,7 @@ def _rows(members: Sequence[Connection], width: int) -> Iterator[str]:
 def _culprit(diagnosis: Diagnosis, width: int, most: int, *, has_rows: bool) -> Iterator[str]:
     """One line of code, with the process ids of what it leaks, as many as are wanted; without rows, who holds the first."""
     pace = how_fast_in_words(diagnosis).replace(" an hour", "/h")
-    line = f" {place(diagnosis.frames[0])} {diagnosis.frames[0].function}," if diagnosis.frames else ""
+    line = f" {_taken_at(diagnosis)}," if diagnosis.frames else ""
     yield from wrapped(
         f"! {diagnosis.connections}x{line} {diagnosis.application} on {diagnosis.server}, "
         f"since {duration(diagnosis.since)}{f', {pace}' if pace else ''}: {_word(diagnosis.cause.key)}"
@@ -177,6 +177,15 @@ def _culprit(diagnosis: Diagnosis, width: int, most: int, *, has_rows: bool) -> 
     yield from wrapped(f"{_INDENT}{end_of(shown) or f'process ids on the server: {pids}'}", width, _INDENT)
     if len(diagnosis.members) > len(shown):
         yield f"{_INDENT}and {len(diagnosis.members) - len(shown)} more (--all)"
+
+
+def _taken_at(diagnosis: Diagnosis) -> str:
+    """The line, and who called it: where one helper takes all connections, the line to change is its caller's."""
+    line, *callers = (f"{place(frame)} {frame.function}" for frame in diagnosis.frames[:2])
+    if diagnosis.callers:
+        callers = [f"{count}x {place(frame)} {frame.function}" for frame, count in diagnosis.callers[:2]]
+        callers += ["..."] if len(diagnosis.callers) > 2 else []
+    return f"{line} < {', '.join(callers)}" if callers else line
 
 
 def _all(application: Application, width: int) -> Iterator[str]:
