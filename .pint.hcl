@@ -7,7 +7,7 @@ parser {
 checks {
   disabled = [
     # History is recorded every 15 minutes on purpose, so that 10,000 applications stay cheap; whoever reads it does so
-    # with last_over_time(...[1h]), which bridges the gaps that this check warns of.
+    # with last_over_time() over a longer time, which bridges the gaps that this check warns of.
     "group/interval",
     # Groups differ by interval, and read each other's recorded series with a delay of one evaluation. A rule that looks
     # back over hours does not care.
