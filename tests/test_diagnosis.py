@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
+from pgleak.holders.join import Held
 from pgleak.pool.snapshot import Backend, Checkout, Expected, Frame, Owner, ProcessIdentity
+from pgleak.postgres.backends import ServerBackend
 from pgleak.who.causes import cause_of
-from pgleak.who.connection import Connection
+from pgleak.who.connection import Connection, Quiet
 from pgleak.who.diagnosis import Findings, diagnose
+from pgleak.who.notes import notes
 from pgleak.who.phrases import duration
 from pgleak.who.plain import plain
 from pgleak.who.report import Application, Report
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from pgleak.pool.snapshot import HolderKind
 
 HOUR = 3600.0
+AT = 1_800_000_000.0
 SEEN = Connection(
     "db", 7, "shop", "shop", "shop", "10.0.0.1", "idle", 9 * HOUR, 8 * HOUR, None, "never_reused", "unknown"
 )
@@ -27,7 +33,7 @@ SEEN = Connection(
 
 def report(*connections: Connection, used: int = 30, usable: int = 97) -> Report:
     server = ServerState("db", "db1:5432", used=used, usable=usable)
-    return Report(1_800_000_000.0, (server,), (Application("db", "shop", "shop", connections),), None, {})
+    return Report(AT, (server,), (Application("db", "shop", "shop", connections),), None, {})
 
 
 def leaked(hours: float) -> Connection:
@@ -442,3 +448,21 @@ def test_the_table_says_who_called_the_line() -> None:
     ):
         seen = report(*members[:count])
         assert told in " ".join(" ".join(table(seen, diagnose(seen))).replace(" !   ", " ").split())
+
+
+@pytest.mark.parametrize(("once_used", "told"), [(9, False), (10, True)])
+def test_what_an_alert_may_have_spoken_of_is_told_though_the_pools_have_it(once_used: int, *, told: bool) -> None:
+    """The server sees that it is never used again; the pools, that nobody holds it: at rest, or an engine per call in many processes."""
+    backends = [
+        ServerBackend("db", pid, AT - HOUR, "shop", "shop", "shop", "shop", "", "idle", HOUR, None, evidence, 300.0)
+        for pid, evidence in enumerate(["never_reused"] * once_used + ["passed_over", ""])
+    ]
+    held_ = [Held(each, "pooled") for each in backends]
+    quiet = Quiet(held_, AT, {})
+    for connections in (quiet, tuple(quiet)):
+        seen = replace(report(), applications=(Application("db", "shop", "shop", connections),))
+        assert diagnose(seen).diagnoses == ()
+        note = (
+            f"shop: {once_used} of its {once_used + 2} connections lie in its pools and were used once and never again"
+        )
+        assert any(note in each for each in notes(seen)) == told

@@ -132,6 +132,11 @@ class Quiet(Sequence[Connection]):
         counts = Counter(numbers) if len(one_of_each) > 1 else dict.fromkeys(numbers, len(numbers))
         return {(claim.process, claim.pool.name): counts[number] for number, claim in one_of_each.items()}
 
+    @property
+    def once_used(self) -> int:
+        """How many were used once and never again."""
+        return sum(held.holder == "pooled" and held.backend.evidence == "never_reused" for held in self._held)
+
     @cached_property
     def _made(self) -> tuple[Connection, ...]:
         return worst_first([of_backend(held, self._at, self._asked) for held in self._held])

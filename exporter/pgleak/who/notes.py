@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from pgleak.pool.reading import STALE_AFTER
+from pgleak.pool.suspects import PILE
 from pgleak.postgres.check import REMEDIES
 from pgleak.who.phrases import counted, duration, in_site
 from pgleak.who.sight import sight, unmatched
@@ -122,6 +123,11 @@ def _tight(application: Application) -> Iterator[str]:
 
 def _about(application: Application, report: Report) -> Iterator[str]:
     yield from _tight(application)
+    if application.once_used >= PILE:  # an alert may have spoken of them
+        yield (
+            f"{application.name}: {application.once_used} of its {len(application.connections)} connections lie in its pools and "
+            "were used once and never again: it is at rest, or a few engines too many are made in each of its processes"
+        )
     server = report.server(application.server)
     most = application.connections_max
     if server is not None and server.usable and server.usable < most < math.inf:

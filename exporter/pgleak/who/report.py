@@ -59,6 +59,14 @@ class Application:
         return type(self.connections) is Quiet  # isinstance takes long, because it is an abstract class's
 
     @property
+    def once_used(self) -> int:
+        """How many lie in pools and were used once and never again, as the server sees it; those that pile up left out."""
+        if type(self.connections) is Quiet:
+            return self.connections.once_used
+        found = sum(each.holder == "pooled" and each.evidence == "never_reused" for each in self.connections)
+        return max(found - self.piled, 0)
+
+    @property
     def piled(self) -> int:
         return sum(heap.made.unused for heap in self.heaps)
 
