@@ -60,6 +60,24 @@ def test_something_else_is_refused() -> None:
         api.instrument("postgresql://")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"name": 5}, r"instrument\(name=...\) takes a string, not int"),
+        ({"application_name": b"shop"}, r"instrument\(application_name=...\) takes a string, not bytes"),
+        ({"limits": {"dead_owner": 10}}, r"takes pgleak.Limits, such as pgleak.Limits\(dead_owner=10\), not dict"),
+        ({"on_suspect": "print"}, "takes a function of one argument, the verdict, not str"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_and_nothing_is_watched(wrong: dict[str, Any], said: str) -> None:
+    """Taken, it would blind pgleak: whatever asks for a verdict would fail, and that is swallowed."""
+    engine = create_engine("sqlite://")
+    with pytest.raises(TypeError, match=said):
+        api.instrument(engine, **wrong)
+    assert not api.is_instrumented(engine)
+    engine.dispose()
+
+
 def test_every_engine_existing_and_future(postgres16: EmbeddedPostgres) -> None:
     """Also for code that imported create_engine before, and with the connections that are open already."""
     before = create_engine(url(postgres16))

@@ -188,6 +188,12 @@ def test_a_source_that_fails_does_not_fail_the_scrape() -> None:
     assert generate_latest(registry) == b""
 
 
+def test_a_source_that_cannot_be_called_is_refused_where_it_is_given() -> None:
+    """As every scrape would be empty, without a word."""
+    with pytest.raises(TypeError, match="takes a function or nothing, not CollectorRegistry"):
+        PoolCollector(CollectorRegistry())  # type: ignore[arg-type]
+
+
 def test_metric_names_keep_the_rules() -> None:
     for spec in metrics.IN_PROCESS_HALF:
         assert spec.name.startswith("sqlalchemy_pool_")

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy.engine import Engine
@@ -21,7 +22,6 @@ from pgleak.pool.snapshot import Limits
 from pgleak.pool.survey import survey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import FrameType
 
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -67,9 +67,14 @@ def instrument(
     told where the user gave none, by default `name`, else PGLEAK_APPLICATION_NAME, else the program's name. `limits`
     and `on_suspect` hold for the whole process; the callback runs on pgleak's own thread, once per suspect. Without
     `limits` those of the environment hold, PGLEAK_DEAD_OWNER and so on.
-    Calling it again changes what is given anew and nothing else. Raises TypeError for what is not an engine.
+    Calling it again changes what is given anew and nothing else. Raises TypeError for an argument of another type, and
+    has changed nothing then.
     """
     sync_engine = None if engine is None else _sync_engine(engine)
+    _check("name", name, str, "a string")
+    _check("application_name", application_name, str, "a string")
+    _check("limits", limits, Limits, "pgleak.Limits, such as pgleak.Limits(dead_owner=10)")
+    _check("on_suspect", on_suspect, Callable, "a function of one argument, the verdict")
     with _state.lock:
         _install()
         _state.observing = False
@@ -144,6 +149,11 @@ def _sync_engine(engine: AnyEngine) -> Engine:
     while isinstance(inner, OptionEngine):  # of execution_options(): another engine's pool, dialect and events
         inner = inner._proxied  # noqa: SLF001 - there is no public way
     return inner
+
+
+def _check(option: str, value: object, kind: Any, wanted: str) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"pgleak.instrument({option}=...) takes {wanted}, not {type(value).__name__}")
 
 
 def _watch(engine: Engine, name: str | None, application_name: str | None) -> None:

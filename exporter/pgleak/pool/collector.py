@@ -28,10 +28,12 @@ class PoolCollector(Collector):
     """Put this on the application's own registry: `REGISTRY.register(pgleak.PoolCollector())`.
 
     `source` gives the snapshots of the processes that live; by default this one's, or where PGLEAK_DIR is set those of all
-    processes that share it. Never fails a scrape.
+    processes that share it. Never fails a scrape, so it raises TypeError at once for a source that cannot be called.
     """
 
     def __init__(self, source: Callable[[], Sequence[ProcessSnapshot]] | None = None) -> None:
+        if source is not None and not callable(source):
+            raise TypeError(f"PoolCollector() takes a function or nothing, not {type(source).__name__}")
         self._source = source
 
     def describe(self) -> Iterable[Metric]:

@@ -12,6 +12,7 @@ from pgleak.pool.snapshot import Expected, checked_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import _GeneratorContextManager
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,7 @@ MARKS: ContextVar[Marks] = ContextVar("pgleak_marks", default=NOTHING)
 _open: dict[int, tuple[Expected, ...]] = {}
 
 
-@contextmanager
-def expected_hold(name: str, *, max_seconds: float) -> Iterator[None]:
+def expected_hold(name: str, *, max_seconds: float) -> _GeneratorContextManager[None]:
     """Whatever this thread or task holds in the block is known to take long: no suspect before `max_seconds`.
 
     Counts for connections that are checked out in the block, how long ever they stay out, and for those that were
@@ -41,7 +41,12 @@ def expected_hold(name: str, *, max_seconds: float) -> Iterator[None]:
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, not {type(name).__name__}")
     checked_limit("max_seconds", max_seconds)
-    expected = Expected(name, float(max_seconds))
+    return _hold(name, float(max_seconds))  # which is a generator, and would check at `with` only
+
+
+@contextmanager
+def _hold(name: str, max_seconds: float) -> Iterator[None]:
+    expected = Expected(name, max_seconds)
     owner = current_owner()
     key = owner.key()
     token = MARKS.set(replace(MARKS.get(), expected=expected))
