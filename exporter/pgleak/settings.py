@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pgleak import variables
 from pgleak.application_names import DEFAULT_IGNORED, DEFAULT_REWRITES, Rewrite
 from pgleak.dsn import Dsn, DsnError
 from pgleak.metrics import GROUPING
@@ -83,8 +84,8 @@ def single_target(
 
     Its name is `host:port`, or the service's, where none is given. Raises SettingsError.
     """
-    text = dsn if dsn is not None else environ.get("PGLEAK_DSN") or None
-    source = "--dsn" if dsn is not None else "PGLEAK_DSN" if text else "environment"
+    text = dsn if dsn is not None else environ.get(variables.DSN) or None
+    source = "--dsn" if dsn is not None else variables.DSN if text else "environment"
     problems: list[Problem] = []
     way = _guarded(problems, source, lambda: _dsn(text, None, password_file, environ))
     if way and password_file:

@@ -5,30 +5,22 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pgleak import commandline
+from pgleak import commandline, variables
 from pgleak.commandline import UsageError
-from pgleak.pool.snapshot import Limits
-from pgleak.problem import nearest
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from pgleak.settings import Settings
 
 SERVER_HALF = ("psycopg2", "yaml", "bcrypt")
-_NAMES_A_SERVER = ("PGLEAK_DSN", "PGHOST", "PGHOSTADDR", "PGSERVICE")
+_NAMES_A_SERVER = (variables.DSN, "PGHOST", "PGHOSTADDR", "PGSERVICE")
 _NAMES_NONE = ("PGPORT", "PGUSER", "PGDATABASE")
-_VARIABLES = ("PGLEAK_DSN", "PGLEAK_LISTEN")
-_OF_APPLICATIONS = (
-    "PGLEAK_DIR",
-    "PGLEAK_APPLICATION_NAME",
-    *(f"PGLEAK_{each.name.upper()}" for each in fields(Limits)),
-)
-_KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+)$")  # for each Service, as one named pgleak
+_READ = f"what this command reads is {' and '.join(variables.OF_COMMANDS)}"
 _ADDRESS_LIKE = re.compile(r"[\w.:-]{1,60}")  # nothing else is repeated: it may be a connection string
 _HOW_TO_NAME = "Name one with --dsn, PGLEAK_DSN or PGHOST"
 
@@ -74,21 +66,9 @@ def settings(
     if getattr(options, "pool_dir", None):
         found = replace(found, pool_dir=options.pool_dir)
     found = _listening(found, options, environ)
-    for remark in (*remarks, *_unread(environ)):
+    for remark in (*remarks, *variables.unread(environ, _READ)):
         say(remark)
     return found
-
-
-def _unread(environ: Mapping[str, str]) -> Iterator[str]:
-    """Say which variables look like ours and are not, by their names alone."""
-    known = (*_VARIABLES, *_OF_APPLICATIONS)
-    for name in sorted(environ):
-        if name.startswith("PGLEAK_") and name not in known and not _KUBERNETES.search(name):
-            near = nearest(name.removeprefix("PGLEAK_"), [each.removeprefix("PGLEAK_") for each in known])
-            hint = (
-                f"; did you mean PGLEAK_{near}?" if near else f"; what this command reads is {' and '.join(_VARIABLES)}"
-            )
-            yield f"{name} is not read{hint}"
 
 
 def _named(options: argparse.Namespace, say: Callable[[str], None], environ: Mapping[str, str]) -> Settings:
@@ -125,7 +105,7 @@ def _listening(found: Settings, options: argparse.Namespace, environ: Mapping[st
         return found
     given, where = options.listen, f"--listen {options.listen}"
     if given is None:
-        given = environ.get("PGLEAK_LISTEN") or None
+        given = environ.get(variables.LISTEN) or None
         where = f"PGLEAK_LISTEN={given}" if given and _ADDRESS_LIKE.fullmatch(given) else "PGLEAK_LISTEN"
     if given is None:
         return found

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool, SingletonThreadPool
@@ -122,6 +123,12 @@ def test_no_code_at_all(postgres16: EmbeddedPostgres) -> None:
         assert counts(name) == Counts(used=1)
         assert connection.execute(text("show application_name")).scalar() == name
     engine.dispose()
+
+
+def test_an_option_in_the_url_that_is_none_of_pgleaks_is_refused_with_those_that_are() -> None:
+    """The driver would say `invalid connection option` at the first connection."""
+    with pytest.raises(ArgumentError, match="pgleak_nam in the database URL: unknown; pgleak takes pgleak_name and "):
+        create_engine("postgresql://db1/shop?plugin=pgleak&pgleak_nam=shop")
 
 
 def test_a_pool_named_later_keeps_its_connections(postgres16: EmbeddedPostgres, truth: Truth) -> None:

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import create_engine
 
 import servers
+from pgleak import variables
 from pgleak.pool import api, ledger, statefile
 from pgleak.pool.monitor import Reporter
 from pgleak.pool.snapshot import Limits
@@ -153,7 +154,7 @@ def test_a_fork_in_the_midst_of_a_report_leaves_no_lock_behind(
     postgres16: EmbeddedPostgres, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a thread of the parent's holds at the moment of a fork stays held in the child for ever."""
-    monkeypatch.setenv(statefile.VARIABLE, str(folder))
+    monkeypatch.setenv(variables.DIR, str(folder))
     engine = create_engine(url(postgres16))
     api.instrument(engine)
     engine.connect().close()

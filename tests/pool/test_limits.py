@@ -113,6 +113,25 @@ def test_code_goes_before_the_environment(postgres16: EmbeddedPostgres, monkeypa
     engine.dispose()
 
 
+def test_a_misspelled_variable_is_said_once_and_those_of_the_exporter_are_none(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for variable in ("UNPROVEN_SIT", "POOL_DIR", "DSN", "LISTEN", "SAMPLES", "SERVICE_HOST", "PORT_10432_TCP_ADDR"):
+        monkeypatch.setenv(f"PGLEAK_{variable}", "3")
+    engine = create_engine("sqlite://")
+    for _ in range(2):
+        api.instrument(engine, limits=Limits())
+        api.instrument()
+    assert caplog.messages == [
+        (
+            "PGLEAK_POOL_DIR is not read; what pgleak reads in an application is PGLEAK_DIR, PGLEAK_APPLICATION_NAME, "
+            "PGLEAK_DEAD_OWNER, PGLEAK_ALIVE_OWNER, PGLEAK_ALIVE_FACTOR, PGLEAK_UNPROVEN_SITE, PGLEAK_SAMPLES"
+        ),
+        "PGLEAK_UNPROVEN_SIT is not read; did you mean PGLEAK_UNPROVEN_SITE?",
+    ]
+    engine.dispose()
+
+
 def test_a_program_without_code_of_ours(postgres16: EmbeddedPostgres) -> None:
     program = (
         "import logging, sys, threading, sqlalchemy\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 import threading
@@ -13,6 +14,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from pgleak import variables
 from pgleak.pool import checkouts, drivers, events, marks, owner, statefile
 from pgleak.pool.ledger import LEDGER
 from pgleak.pool.limits import limits_from_environment
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["LEDGER", "MONITOR", "instrument", "is_instrumented", "snapshot", "uninstrument"]
 
 MONITOR = Monitor(LEDGER)
+
+_READ = f"what pgleak reads in an application is {', '.join(variables.OF_APPLICATIONS)}"
+_log = logging.getLogger("pgleak.pool")
 
 
 class _State:
@@ -78,6 +83,9 @@ def instrument(
     with _state.lock:
         _install()
         _state.observing = False
+        if not _state.limits_known:
+            for remark in variables.unread(os.environ, _READ):
+                _log.warning("%s", remark)
         if limits is not None or not _state.limits_known:
             LEDGER.limits = limits or limits_from_environment()
             _state.limits_known = True

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pgleak import variables
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping
 
     from sqlalchemy.engine import URL
 
 NAME_LIMIT = 63  # bytes that the server keeps (NAMEDATALEN - 1)
-_OWN_VARIABLE = "PGLEAK_APPLICATION_NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def pool_name(url: URL, application_name: str | None) -> str:
     Two applications on one database that share a folder of state files would be one pool otherwise. A name that is only
     in `connect_args` or PGAPPNAME is not seen here.
     """
-    told = application_name or url.query.get("application_name") or os.environ.get(_OWN_VARIABLE)
+    told = application_name or url.query.get("application_name") or os.environ.get(variables.APPLICATION_NAME)
     return f"{told}/{address(url)}" if isinstance(told, str) else address(url)
 
 
@@ -89,7 +90,7 @@ def _address(host: object, port: object, database: object) -> str:
 
 def program_name() -> str:
     """What this process is called: PGLEAK_APPLICATION_NAME, else the script or the module it was started with."""
-    name = os.environ.get(_OWN_VARIABLE)
+    name = os.environ.get(variables.APPLICATION_NAME)
     if name:
         return name
     main = sys.modules.get("__main__")

@@ -8,6 +8,7 @@ import os
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from pgleak import variables
 from pgleak.pool.snapshot import Limits
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def limits_from_environment(environment: Mapping[str, str] = os.environ) -> Limi
     chosen: dict[str, float] = {}
     mistakes = []
     for field in fields(Limits):
-        variable = f"PGLEAK_{field.name.upper()}"
+        variable = variables.of_limit(field.name)
         text = environment.get(variable, "").strip()
         if not text:
             continue

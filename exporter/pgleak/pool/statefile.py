@@ -16,6 +16,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pgleak import variables
 from pgleak.pool import envelope, reading
 from pgleak.pool.encoding import encode
 from pgleak.pool.folder import Folder, FolderError, StateName
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from pgleak.pool.folder import StrPath
     from pgleak.pool.snapshot import ProcessSnapshot
 
-VARIABLE = "PGLEAK_DIR"
 INTERVAL = 2.0
 
 _FOLD_EVERY = 150  # writes: ended processes are folded at the start and about every five minutes
@@ -179,7 +179,7 @@ def ensure(read: Callable[[], ProcessSnapshot], path: StrPath | None = None) -> 
     pid = os.getpid()
     if pid in _reporters:
         return
-    folder = path or os.environ.get(VARIABLE)
+    folder = path or os.environ.get(variables.DIR)
     if not folder:
         return
     reporter = Reporter(folder, read, interval=INTERVAL)
