@@ -88,6 +88,32 @@ def test_a_name_in_the_options_or_the_environment_stands(
     assert _server_name(engine) == "from the environment"
 
 
+@pytest.mark.parametrize("first", ["orders", None], ids=["a name", "the program's name"])
+@pytest.mark.parametrize("every", [False, True], ids=["one engine", "every engine"])
+def test_a_pool_named_anew_is_called_so_on_the_server_too(
+    postgres16: EmbeddedPostgres, first: str | None, every: bool
+) -> None:
+    engine = create_engine(url(postgres16))
+    api.instrument(None if every else engine, name=first)
+    engine.connect().close()
+    api.instrument(engine, name="shop")
+    engine.dispose()
+    assert _server_name(engine) == "shop"
+    assert pool_of("shop").application_name == "shop"
+
+
+@pytest.mark.parametrize("every", [False, True], ids=["one engine", "every engine"])
+def test_a_pool_named_anew_keeps_the_application_name_that_was_given(postgres16: EmbeddedPostgres, every: bool) -> None:
+    engine = create_engine(url(postgres16))
+    api.instrument(None if every else engine, application_name="billing")
+    for name in ("orders", "shop"):
+        api.instrument(engine, name=name)
+        assert _server_name(engine) == "billing"
+    api.instrument(engine, application_name="invoices")
+    assert _server_name(engine) == "invoices"
+    assert pool_of("shop").application_name == "invoices"
+
+
 def test_without_any_name_the_program_gives_one(postgres16: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PGAPPNAME", raising=False)
     program = (

@@ -46,8 +46,8 @@ class _State:
 
     lock = threading.RLock()
     original_init: Any = None  # Engine.__init__, while every engine is watched
-    default_name: str | None = None
-    default_pool: str | None = None
+    default_name: str | None = None  # the `application_name` given for every engine
+    default_pool: str | None = None  # the `name`
     limits_known = False  # given in code, or read from the environment
     follows_forks = False
     observing = False  # `observe()` alone: no thread, no file
@@ -72,7 +72,7 @@ def instrument(
     told where the user gave none, by default `name`, else PGLEAK_APPLICATION_NAME, else the program's name. `limits`
     and `on_suspect` hold for the whole process; the callback runs on pgleak's own thread, once per suspect. Without
     `limits` those of the environment hold, PGLEAK_DEAD_OWNER and so on.
-    Calling it again changes what is given anew and nothing else. Raises TypeError for an argument of another type, and
+    Calling it again changes what is given anew and nothing else; connections that are open keep their name. Raises TypeError for an argument of another type, and
     has changed nothing then.
     """
     sync_engine = None if engine is None else _sync_engine(engine)
@@ -93,7 +93,7 @@ def instrument(
             MONITOR.reporter.on_suspect = on_suspect
         if sync_engine is None:
             _state.default_pool = name or _state.default_pool
-            _watch_all(application_name or name)
+            _watch_all(application_name)
         else:
             _watch(sync_engine, name, application_name)
             _adopt_open_connections([sync_engine])
@@ -164,16 +164,18 @@ def _check(option: str, value: object, kind: Any, wanted: str) -> None:
         raise TypeError(f"pgleak.instrument({option}=...) takes {wanted}, not {type(value).__name__}")
 
 
-def _watch(engine: Engine, name: str | None, application_name: str | None) -> None:
+def _watch(engine: Engine, name: str | None, application_name: str | None, called: str | None = None) -> None:
+    """`called` is what the server is told where no `application_name` was ever given, by default `name`."""
     watched = LEDGER.watched(engine)
     if watched is not None:
-        if name in {None, watched.ledger.name} and application_name in {None, watched.application_name}:
+        application_name = application_name or watched.given_name
+        if name in {None, watched.ledger.name} and application_name == watched.given_name:
             return
         name = name or watched.ledger.name
-        application_name = application_name or watched.application_name
         events.detach(watched)
     pool_name = name or drivers.pool_name(engine.url, application_name)
-    new = events.attach(engine, LEDGER, pool_name, application_name or name or drivers.program_name())
+    new = events.attach(engine, LEDGER, pool_name, application_name or called or name or drivers.program_name())
+    new.given_name = application_name
     if watched is not None:
         new.born, new.number, new.made = watched.born, watched.number, watched.made
 
@@ -186,7 +188,7 @@ def _watch_all(application_name: str | None) -> None:
     new = []
     for engine in engines:
         if LEDGER.watched(engine) is None and hasattr(engine, "pool"):
-            _watch(engine, _default_pool(engine), _state.default_name)
+            _watch(engine, _default_pool(engine), _state.default_name, _state.default_pool)
             new.append(engine)
     _adopt_open_connections(new)
 
@@ -205,7 +207,7 @@ def _patch_engine() -> None:
         if _state.original_init is None:  # uninstrumented, but somebody wrapped this wrapper
             return
         try:
-            _watch(engine, _default_pool(engine), _state.default_name)
+            _watch(engine, _default_pool(engine), _state.default_name, _state.default_pool)
             remember_origin(engine, sys._getframe(2))  # noqa: SLF001 - documented
         except Exception:  # noqa: BLE001 - an engine that is not watched is better than none
             LEDGER.errors += 1

@@ -56,13 +56,15 @@ class WatchedEngine:
     """An engine, known without keeping it alive."""
 
     __slots__ = (
-        "application_name", "born", "engine", "ledger", "listeners", "made", "names_connections", "number", "server", "whose",
+        "application_name", "born", "engine", "given_name", "ledger", "listeners", "made", "names_connections", "number",
+        "server", "whose",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, ledger: PoolLedger, application_name: str, server: str) -> None:
         key = id(engine)
         self.ledger = ledger
         self.application_name = application_name
+        self.given_name: str | None = None  # the same where it was given, and does not follow the pool's name
         self.server = server
         self.listeners: list[tuple[str, Any]] = []
         self.born = time.monotonic()
