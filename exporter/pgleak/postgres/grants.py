@@ -15,6 +15,7 @@ OLDEST_SUPPORTED = 13
 def grants(version: int, role: str = "pgleak", database: str = "postgres", canary: str = "pgleak_canary") -> str:
     r"""Return SQL, to be run by a superuser or a managed service's administrator, that makes the exporter's role and the canary's.
 
+    It changes no setting of the server: what it suggests there is a comment.
     ``version`` is the major version. No password is in the text: psql's ``\password`` sets it without one ever being
     in a log or a history file. Raises ``ValueError`` for a version before 13.
     """
@@ -35,12 +36,13 @@ def grants(version: int, role: str = "pgleak", database: str = "postgres", canar
         lines += [
             "-- So that pgleak can log in when every ordinary slot is taken:",
             f"GRANT pg_use_reserved_connections TO {watcher}{inherit};",
-            "-- It takes effect with at least one reserved slot. Managed services refuse ALTER SYSTEM: where they offer the",
-            "-- setting, it is in the parameter group (Amazon), the server parameters (Azure) or the database flags (Google).",
-            "ALTER SYSTEM SET reserved_connections = 2;",
-            "-- Until the server is restarted nothing changes; `pgleak check` tells, and so does pending_restart:",
-            "SELECT pg_reload_conf();",
-            "SELECT setting, pending_restart FROM pg_settings WHERE name = 'reserved_connections';",
+            "-- It takes effect with at least one reserved slot, which is a setting of the server and not made here: from its",
+            "-- next restart on, ordinary roles have two connections fewer, and pgleak gets in. To have that, as a superuser:",
+            "--     ALTER SYSTEM SET reserved_connections = 2;",
+            "--     SELECT pg_reload_conf();",
+            "-- Until the restart nothing changes; `pgleak check` tells, and so does pending_restart in pg_settings. Managed",
+            "-- services refuse ALTER SYSTEM: where they offer the setting, it is in the parameter group (Amazon), the server",
+            "-- parameters (Azure) or the database flags (Google).",
         ]
     else:
         lines += [
