@@ -23,6 +23,8 @@ from pgleak.settings import Canary, Target, Timeouts
 from servers import query, run_sql, wait_until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from conftest import Connect, NewPostgres
     from pgleak.demo.embedded import EmbeddedPostgres
     from pgleak.finding import Finding
@@ -203,6 +205,18 @@ def test_what_cannot_be_reached_fails_with_a_remedy(new_postgres: NewPostgres) -
     server.thaw()
     assert "timeout" in frozen["reachable"].text
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o644, True), (0o604, True), (0o640, False), (0o400, False)])
+def test_a_password_that_everybody_can_read_is_worth_a_remark(tmp_path: Path, mode: int, told: bool) -> None:
+    """And no more: Kubernetes mounts secrets like this. A group is somebody's choice, as in deploy/kubernetes."""
+    path = tmp_path / "password"
+    path.write_text("secret")
+    path.chmod(mode)
+    nowhere = Dsn.parse("host=127.0.0.1 port=1 user=pgleak dbname=postgres", path)
+    found = check(Target("db", nowhere, Canary(nowhere)), watching.settings())
+    remarks = [(finding.level, finding.text) for finding in found if finding.subject == "password file"]
+    assert remarks == [("info", f"{path} can be read by everybody here (mode {mode:04o})")] * told
 
 
 def test_every_reason_has_a_remedy() -> None:

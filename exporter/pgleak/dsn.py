@@ -129,6 +129,11 @@ class Dsn:
         return any(self._options.get(option) for option in SECRET_OPTIONS)
 
     @property
+    def password_file(self) -> Path | None:
+        """The file that the password is read from, if any."""
+        return self._password_file
+
+    @property
     def server(self) -> str:
         """The address without the database, as a default for the label `server`."""
         service = self._service()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from pgleak.postgres.reasons import REASONS, ReadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from pgleak.dsn import Dsn
     from pgleak.postgres.evidence import Packed
@@ -58,6 +60,9 @@ def check(target: Target, settings: Settings, clock: Callable[[], float] = time.
         yield from _check_server(connection, target.dsn, settings, clock)
     finally:
         connection.close()
+    ways = [target.dsn, *([target.canary.dsn] if target.canary else [])]
+    for path in dict.fromkeys(way.password_file for way in ways if way.password_file):
+        yield from _password_file(path)
     if target.canary:
         yield from _check_canary(target.canary.dsn, settings, clock)
     else:
@@ -172,6 +177,17 @@ def _largest(packs: list[Packed], settings: Settings) -> Finding:
         for (name,), application in largest
     ]
     return Finding("info", "applications", ", ".join(shown))
+
+
+def _password_file(path: Path) -> Iterator[Finding]:
+    """No more than a remark: Kubernetes and Docker mount secrets like this, where nobody else is."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return  # which the login has said
+    if mode & stat.S_IROTH:
+        remedy = "chmod it to 0600, or to 0640 with a group of its own; in a container where nobody else is, leave it"
+        yield Finding("info", "password file", f"{path} can be read by everybody here (mode {mode:04o})", remedy)
 
 
 def _check_canary(dsn: Dsn, settings: Settings, clock: Callable[[], float]) -> Iterator[Finding]:
