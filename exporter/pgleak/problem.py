@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,16 @@ def nearest(key: str, keys: Collection[str]) -> str:
     return next(iter(difflib.get_close_matches(key, keys, n=1)), "")
 
 
-def unknown_key(key: str, keys: Collection[str]) -> str:
-    """Say that a key is not known, with the nearest one that is, or all of them."""
-    near = nearest(key, keys)
+def unknown_key(key: str, keys: Collection[str], elsewhere: Mapping[str, Collection[str]] | None = None) -> str:
+    """Say that a key is not known, with the nearest one that is, or all of them.
+
+    `elsewhere` are the keys of other places: one that belongs there is told so.
+    """
+    places = (elsewhere or {}).items()
+    home = next((place for place, known in places if key in known), "")
+    if home:
+        return f"unknown key; it belongs {home}"
+    near = nearest(key, keys) or next(
+        (f"{found} {place}" for place, known in places if (found := nearest(key, known))), ""
+    )
     return f"unknown key; did you mean {near}?" if near else f"unknown key; the keys here are {', '.join(keys)}"

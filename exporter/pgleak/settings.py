@@ -47,6 +47,14 @@ TOP_KEYS = (
 )
 TARGET_KEYS = ("name", "dsn", "service", "password_file", "canary")
 CANARY_KEYS = ("dsn", "user", "password_file", "interval")
+_LEVELS = {  # without the canary's: a `user` of a target is meant for that, and does not belong there
+    "at the top of the file": TOP_KEYS,
+    "under targets": TARGET_KEYS,
+    **{
+        f"under {kind.__name__.lower()}": tuple(each.name for each in fields(kind))
+        for kind in (Caps, Timeouts, Thresholds)
+    },
+}
 
 LONGEST_NAME = 100
 T = TypeVar("T")
@@ -100,7 +108,7 @@ def single_target(
 
 
 def _read(data: object, base: Path, source: str, environ: Mapping[str, str], problems: list[Problem]) -> Settings:
-    top = Section({} if data is None else data, "", TOP_KEYS, problems)
+    top = Section({} if data is None else data, "", TOP_KEYS, problems, _LEVELS)
     patterns = Patterns(top, problems)
     settings = Settings(
         targets=_targets(top, base, environ, problems),
@@ -133,7 +141,7 @@ def _targets(top: Section, base: Path, environ: Mapping[str, str], problems: lis
     if not items and isinstance(top.value("targets", []), list) and "pool_dir" not in top:
         top.note("targets", "must be a list of at least one target, each with a name")
     targets = [
-        _target(Section(item, path, TARGET_KEYS, problems), base, environ, problems, alone=len(items) == 1)
+        _target(Section(item, path, TARGET_KEYS, problems, _LEVELS), base, environ, problems, alone=len(items) == 1)
         for path, item in items
     ]
     first: dict[str, int] = {}

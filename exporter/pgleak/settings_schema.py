@@ -106,11 +106,22 @@ def show_path(keys: Iterable[str | int]) -> str:
 
 
 class Section:
-    """One mapping of the file. Each reading method notes problems and then returns its default."""
+    """One mapping of the file. Each reading method notes problems and then returns its default.
 
-    def __init__(self, data: object, path: str, keys: Collection[str], problems: list[Problem]) -> None:
+    `elsewhere` says what stands in other mappings: by where that is, the keys.
+    """
+
+    def __init__(
+        self,
+        data: object,
+        path: str,
+        keys: Collection[str],
+        problems: list[Problem],
+        elsewhere: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
         self.path = path
         self._problems = problems
+        self._elsewhere = elsewhere
         self._data: Mapping[object, object] = data if isinstance(data, Mapping) else {}
         self.is_mapping = isinstance(data, Mapping)
         if not self.is_mapping:
@@ -141,7 +152,7 @@ class Section:
 
     def section(self, key: str, keys: Collection[str]) -> Section:
         """Return the mapping under a key; empty when the key is missing."""
-        return Section(self._data.get(key, {}), self.where(key), keys, self._problems)
+        return Section(self._data.get(key, {}), self.where(key), keys, self._problems, self._elsewhere)
 
     def numbers(self, key: str, kind: type[T]) -> T:
         """Read a section of durations and whole numbers: the dataclass declares keys, defaults and bounds."""
@@ -235,5 +246,5 @@ class Section:
         near = nearest(str(key), keys)
         meant = near and near not in _MAY_HOLD_SECRETS and not _SECRETIVE.search(str(key))
         harmless = meant or isinstance(value, Mapping | list)  # of which nothing but the kind is shown
-        problem = Problem(self.where(show_key(key)), unknown_key(str(key), keys), show(value) if harmless else "")
-        self._problems.append(problem)
+        message = unknown_key(str(key), keys, self._elsewhere)
+        self._problems.append(Problem(self.where(show_key(key)), message, show(value) if harmless else ""))
