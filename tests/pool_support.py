@@ -18,7 +18,7 @@ from pgleak.pool import api
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
-    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine import Connection, Engine
 
     from pgleak.demo.embedded import EmbeddedPostgres
     from pgleak.pool.snapshot import PoolSnapshot
@@ -57,6 +57,11 @@ class Counts:
     def connections(self) -> int:
         """What the server must show: what another process has opened is not counted here."""
         return self.idle + self.used + self.detached + self.orphaned
+
+
+def connect_for_others(engine: Engine) -> Connection:
+    """What a repository of an application does."""
+    return engine.connect()
 
 
 def pool_of(name: str) -> PoolSnapshot:

@@ -17,6 +17,7 @@ DSN = f"{_PREFIX}DSN"
 LISTEN = f"{_PREFIX}LISTEN"
 DIR = f"{_PREFIX}DIR"
 APPLICATION_NAME = f"{_PREFIX}APPLICATION_NAME"
+HELPERS = f"{_PREFIX}HELPERS"
 
 
 def of_limit(field: str) -> str:
@@ -25,7 +26,7 @@ def of_limit(field: str) -> str:
 
 
 OF_COMMANDS = (DSN, LISTEN)
-OF_APPLICATIONS = (DIR, APPLICATION_NAME, *(of_limit(each.name) for each in fields(Limits)))
+OF_APPLICATIONS = (DIR, APPLICATION_NAME, HELPERS, *(of_limit(each.name) for each in fields(Limits)))
 _KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+)$")  # for each Service, as one named pgleak
 
 

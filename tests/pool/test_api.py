@@ -18,7 +18,7 @@ from sqlalchemy.pool import Pool, SingletonThreadPool
 
 from pgleak.pool import api, checkouts
 from pgleak.pool.connection import MARK
-from pool_support import EVENTS, Counts, Truth, counts, new_name, pool_of, url
+from pool_support import EVENTS, Counts, Truth, connect_for_others, counts, new_name, pool_of, url
 
 if TYPE_CHECKING:
     from pgleak.demo.embedded import EmbeddedPostgres
@@ -68,6 +68,8 @@ def test_something_else_is_refused() -> None:
         ({"application_name": b"shop"}, r"instrument\(application_name=...\) takes a string, not bytes"),
         ({"limits": {"dead_owner": 10}}, r"takes pgleak.Limits, such as pgleak.Limits\(dead_owner=10\), not dict"),
         ({"on_suspect": "print"}, "takes a function of one argument, the verdict, not str"),
+        ({"helpers": "shop.db"}, "takes names of modules, such as "),
+        ({"helpers": [api]}, "takes names of modules, such as "),
     ],
 )
 def test_an_argument_of_another_type_is_refused_and_nothing_is_watched(wrong: dict[str, Any], said: str) -> None:
@@ -76,6 +78,26 @@ def test_an_argument_of_another_type_is_refused_and_nothing_is_watched(wrong: di
     with pytest.raises(TypeError, match=said):
         api.instrument(engine, **wrong)
     assert not api.is_instrumented(engine)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_helper_that_takes_connections_for_others_is_not_the_place(
+    postgres16: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, *, given: bool
+) -> None:
+    if not given:
+        monkeypatch.setenv("PGLEAK_HELPERS", "other, pool_support")
+    api.instrument(name=new_name(), helpers=["pool_support"] if given else None)
+    engine = create_engine(url(postgres16))
+    held = connect_for_others(engine)
+    ((found,),) = (pool.checkouts for pool in api.snapshot().pools)
+    assert found.site.startswith(f"{__name__}:test_a_helper_that_takes")
+    api.instrument(helpers=())
+    more = connect_for_others(engine)
+    (pool,) = api.snapshot().pools
+    assert {each.site.partition(":")[0] for each in pool.checkouts} == {__name__, "pool_support"}
+    held.close()
+    more.close()
     engine.dispose()
 
 

@@ -106,6 +106,31 @@ def test_where_a_file_belongs(file: str, module: str, place: int) -> None:
     assert origin._place(file, module) == place
 
 
+@pytest.mark.parametrize("folder", ["/srv", "/x/site-packages"])
+@pytest.mark.parametrize("helpers", [("shop.db",), ("shop.db.repository", "other"), ("shop.d",)])
+def test_who_called_a_helper_is_the_place(folder: str, helpers: tuple[str, ...]) -> None:
+    """Where nobody else did, as in a thread that the helper started itself, it is the helper's own line."""
+    found: list[Stack] = []
+    names: dict[str, Any] = {"capture": capture, "sys": sys, "found": found}
+    for module, body in (
+        ("shop.db.repository", "def take():\n    found.append(capture(sys._getframe(0))[0])\n"),
+        ("shop.orders", "def ship():\n    take()\n"),
+    ):
+        names = {**names, "__name__": module}
+        exec(compile(body, f"{folder}/{module.replace('.', '/')}.py", "exec"), names)
+    origin.look_past(helpers)
+    try:
+        for call in (names["ship"], names["take"]):
+            thread = threading.Thread(target=call)
+            thread.start()
+            thread.join()
+        sites = [[frame.site for frame in resolve(stack)] for stack in found]
+    finally:
+        origin.look_past(())
+    taken, shipped = "shop.db.repository:take", "shop.orders:ship"
+    assert sites == [[shipped] if helpers != ("shop.d",) else [taken, shipped], [taken]]
+
+
 def test_an_application_installed_as_a_package_is_found_where_there_is_no_other() -> None:
     """The thread starts in the package: around it there is only the standard library."""
     namespace: dict[str, Any] = {"__name__": "shop.orders", "capture": capture, "sys": sys, "found": []}

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy.engine import Engine
@@ -19,7 +19,7 @@ from pgleak.pool import checkouts, drivers, events, marks, owner, statefile
 from pgleak.pool.ledger import LEDGER
 from pgleak.pool.limits import limits_from_environment
 from pgleak.pool.monitor import Monitor
-from pgleak.pool.origin import capture
+from pgleak.pool.origin import capture, look_past
 from pgleak.pool.snapshot import Limits
 from pgleak.pool.survey import survey
 
@@ -49,6 +49,7 @@ class _State:
     default_name: str | None = None  # the `application_name` given for every engine
     default_pool: str | None = None  # the `name`
     limits_known = False  # given in code, or read from the environment
+    helpers_known = False  # likewise
     follows_forks = False
     observing = False  # `observe()` alone: no thread, no file
 
@@ -63,6 +64,7 @@ def instrument(
     application_name: str | None = None,
     limits: Limits | None = None,
     on_suspect: Callable[[Verdict], None] | None = None,
+    helpers: Iterable[str] | None = None,
 ) -> None:
     """Watch an engine, or without one every engine, those that exist and those to come.
 
@@ -71,7 +73,9 @@ def instrument(
     on one become one pool. `application_name` is what the server is
     told where the user gave none, by default `name`, else PGLEAK_APPLICATION_NAME, else the program's name. `limits`
     and `on_suspect` hold for the whole process; the callback runs on pgleak's own thread, once per suspect. Without
-    `limits` those of the environment hold, PGLEAK_DEAD_OWNER and so on.
+    `limits` those of the environment hold, PGLEAK_DEAD_OWNER and so on. `helpers` are modules and packages of the
+    application that take connections for others, a repository perhaps: the place is then who called them; by default
+    those of PGLEAK_HELPERS, separated by commas.
     Calling it again changes what is given anew and nothing else; connections that are open keep their name. Raises TypeError for an argument of another type, and
     has changed nothing then.
     """
@@ -80,8 +84,9 @@ def instrument(
     _check("application_name", application_name, str, "a string")
     _check("limits", limits, Limits, "pgleak.Limits, such as pgleak.Limits(dead_owner=10)")
     _check("on_suspect", on_suspect, Callable, "a function of one argument, the verdict")
+    modules = None if helpers is None else _modules(helpers)
     with _state.lock:
-        _install()
+        _install(modules)
         _state.observing = False
         if not _state.limits_known:
             for remark in variables.unread(os.environ, _READ):
@@ -109,7 +114,10 @@ def observe() -> None:
         checkouts.forget()
 
 
-def _install() -> None:
+def _install(helpers: Iterable[str] | None = None) -> None:
+    if helpers is not None or not _state.helpers_known:
+        look_past(os.environ.get(variables.HELPERS, "").replace(",", " ").split() if helpers is None else helpers)
+        _state.helpers_known = True
     _follow_forks()
     owner.adapt()
     checkouts.install()
@@ -134,7 +142,8 @@ def uninstrument(engine: AnyEngine | None = None) -> None:
             MONITOR.reporter.on_suspect = None
             LEDGER.limits = Limits()
             _state.observing = False
-            _state.limits_known = False
+            _state.limits_known = _state.helpers_known = False
+            look_past(())
         checkouts.forget()
 
 
@@ -162,6 +171,14 @@ def _sync_engine(engine: AnyEngine) -> Engine:
 def _check(option: str, value: object, kind: Any, wanted: str) -> None:
     if value is not None and not isinstance(value, kind):
         raise TypeError(f"pgleak.instrument({option}=...) takes {wanted}, not {type(value).__name__}")
+
+
+def _modules(helpers: object) -> tuple[str, ...]:
+    given = [None] if isinstance(helpers, str) or not isinstance(helpers, Iterable) else list(helpers)
+    names = tuple(each for each in given if isinstance(each, str))
+    if len(names) < len(given):
+        raise TypeError('pgleak.instrument(helpers=...) takes names of modules, such as ["shop.repository"]')
+    return names
 
 
 def _watch(engine: Engine, name: str | None, application_name: str | None, called: str | None = None) -> None:

@@ -19,6 +19,7 @@ import sqlalchemy.orm.session
 from pgleak.pool.snapshot import UNKNOWN_SITE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import CodeType, FrameType
 
 #: Code objects and instruction offsets in turn, the innermost first.
@@ -30,7 +31,7 @@ _NOTED = range(FRAMES + 1)  # with one between them that is a library's
 _WHOLE = 2 * len(_NOTED)
 _REACH = range(24)  # and from there, while its callers are looked for
 
-APPLICATION, LIBRARY, SESSION, PACKAGE = range(4)
+APPLICATION, LIBRARY, SESSION, PACKAGE, HELPER = range(5)
 
 #: Packages that stand between the application and its connections; an application is none of them, wherever it lives.
 _MACHINERY = frozenset(
@@ -85,6 +86,15 @@ _installed: dict[int, tuple[Stack, ...]] = {}
 _alone = True
 _asked = count()
 _applications: set[str] = set()
+_helpers: tuple[str, ...] = ()
+
+
+def look_past(helpers: Iterable[str]) -> None:
+    """Take these modules, and those in these packages, for what hands connections on: who called them is the place."""
+    global _helpers  # noqa: PLW0603
+    if _helpers != (wanted := tuple(helpers)):
+        _helpers = wanted
+        _forget()
 
 
 def capture(frame: FrameType | None) -> tuple[Stack, bool]:
@@ -156,6 +166,7 @@ def _search(frame: FrameType | None) -> tuple[Stack, bool]:
     """
     session = hopped = False
     spare: FrameType | None = None
+    helper: FrameType | None = None
     for _ in _DEPTHS:
         if frame is None:
             if hopped:
@@ -171,11 +182,13 @@ def _search(frame: FrameType | None) -> tuple[Stack, bool]:
             session = True
         elif place == PACKAGE and spare is None:
             spare = frame
+        elif place == HELPER and helper is None:
+            helper = frame
         frame = frame.f_back
     else:
         frame = None
     stack: list[CodeType | int] = []
-    frame = frame or spare
+    frame = frame or spare or helper
     for _ in _REACH:
         if frame is None and not hopped:
             hopped = True
@@ -211,8 +224,7 @@ def classify(frame: FrameType) -> int:
     module = module if isinstance(module, str) else UNKNOWN_SITE
     name = frame.f_code.co_filename
     if len(_places) >= (_FILES_KEPT if key is name else _CODES_KEPT):  # a program that compiles ever new code
-        for known_ones in (_places, _modules, _libraries, _packages, _foreign, _applications, _generated, _installed):
-            known_ones.clear()
+        _forget()
     _modules[key] = module
     place = _place(name, module)
     if place == APPLICATION and key is not name and module == "__main__" and frame.f_code.co_name == "<module>":
@@ -227,8 +239,13 @@ def classify(frame: FrameType) -> int:
         _applications.add(name)
     elif place != SESSION:
         _foreign.add(name)
-        (_libraries if place == LIBRARY else _packages).add(name)
+        (_packages if place == PACKAGE else _libraries).add(name)
     return place
+
+
+def _forget() -> None:
+    for known_ones in (_places, _modules, _libraries, _packages, _foreign, _applications, _generated, _installed):
+        known_ones.clear()
 
 
 def _template(names: dict[str, Any]) -> str:
@@ -248,6 +265,8 @@ def _place(file: str, module: str) -> int:
         return SESSION
     if file.startswith(("<frozen", "<sqlalchemy generated", _OURS)) or module.partition(".")[0] in _MACHINERY:
         return LIBRARY
+    if any(module == each or module.startswith(f"{each}.") for each in _helpers):
+        return HELPER
     if any(part in file for part in _SITE_PACKAGES):
         return PACKAGE
     if module == "__main__" and os.path.dirname(file) in _SCRIPTS:  # noqa: PTH120 - sooner than Path
