@@ -140,11 +140,11 @@ def cause_at(
     took: tuple[Frame, ...] = (LOAD, TURN),
     kind: HolderKind = "session",
     expected: Expected | None = None,
+    owner: Owner = Owner("thread", "t", "alive"),  # noqa: B008 - frozen
 ) -> str:
     """Of one that a living thread holds for long, by where that stands now."""
     checkout = Checkout(
-        1, Backend(7, 0.0, "db/x"), 0.0, 900.0, kind, "pool", took[0].site, took, Owner("thread", "t", "alive"), standing,
-        "", expected,
+        1, Backend(7, 0.0, "db/x"), 0.0, 900.0, kind, "pool", took[0].site, took, owner, standing, "", expected,
     )  # fmt: skip
     process = ProcessIdentity(1, 0.0, "", "", "shop")
     cause = cause_of(SEEN._replace(holder="overdue", cause="overdue", checkout=checkout, process=process))
@@ -341,6 +341,24 @@ def test_the_advice_for_a_web_request_is_the_teardown() -> None:
     for guilty in (held(1, serving), held(1, Owner("thread", "t", "dead", 60.0), context="GET /orders")):
         assert "@app.teardown_request" in diagnose(report(guilty)).diagnoses[0].cause.change
     assert diagnose(report(held(1, Owner("thread", "t", "dead", 60.0)))).diagnoses[0].cause.key == "thread_ended"
+
+
+def test_the_advice_for_what_an_executor_ran_is_no_teardown() -> None:
+    """The request's teardown removes the session of the request's own thread, though a copied context names the request."""
+    worker = Owner("thread", "ThreadPoolExecutor-0_0", "alive", runs_jobs=True)
+    (found,) = diagnose(report(held(1, worker, context="GET /orders"))).diagnoses
+    assert found.cause.key == "left_by_job"
+    assert "at the end of the function that the executor runs" in found.cause.change
+    assert cause_at(replace(LOAD, line=12), owner=worker) == "held_while_working"
+    assert cause_at(kind="connection", owner=worker) == "function_left_it_open"
+    (found,) = diagnose(report(held(1, replace(worker, state="dead", dead_for=60.0), context="GET /orders"))).diagnoses
+    assert found.cause.key == "thread_ended"
+
+
+def test_the_advice_for_an_open_session_fits_one_that_has_no_remove() -> None:
+    (found,) = diagnose(report(held(1, Owner("thread", "t", "alive")))).diagnoses
+    assert found.cause.key == "session_left_open"
+    assert "session.close(), or remove() of a scoped_session" in found.cause.change
 
 
 def test_one_row_for_a_line_of_code_however_many_it_leaks() -> None:

@@ -6,11 +6,14 @@ import asyncio
 import gc
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from flask import Flask
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -246,6 +249,35 @@ def test_a_living_thread_and_where_it_stands(postgres16: EmbeddedPostgres) -> No
     assert (held().owner.kind, held().owner.name, held().owner.state) == ("thread", "the worker", "alive")
     release.set()
     thread.join()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("serves", [False, True], ids=["a job", "a request"])
+def test_an_executor_that_runs_jobs_is_told_from_one_that_serves_requests(
+    postgres16: EmbeddedPostgres, serves: bool
+) -> None:
+    """Both have threads of one kind; what is submitted from a request has its context, and no teardown."""
+    engine, held = watched(postgres16)
+    registry = scoped_session(sessionmaker(engine))
+    app = Flask(__name__)
+
+    @app.get("/")
+    def load() -> str:
+        return str(registry.scalar(text("select 1")))
+
+    with ThreadPoolExecutor(1) as executor, context("GET /"):
+        job = app.test_client().get if serves else copy_context().run
+        executor.submit(job, "/" if serves else load).result()  # type: ignore[arg-type]
+        assert (held().owner.state, held().owner.runs_jobs) == ("alive", not serves)
+        assert held().context == ("" if serves else "GET /")
+        executor.submit(registry.remove).result()
+    engine.dispose()
+
+
+def test_a_thread_of_its_own_runs_no_jobs(postgres16: EmbeddedPostgres) -> None:
+    engine, held = watched(postgres16)
+    with engine.connect():
+        assert not held().owner.runs_jobs
     engine.dispose()
 
 

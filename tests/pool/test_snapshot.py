@@ -62,9 +62,11 @@ def test_there_and_back_again(full: ProcessSnapshot) -> None:
 
 def test_text_that_cannot_be_written_is_written_otherwise(full: ProcessSnapshot) -> None:
     """Names of threads and contexts come from the application."""
-    held = replace(full.pools[0].checkouts[0], context="a\0b", owner=Owner("thread", "half \ud83d", "dead", 7.5))
+    held = replace(
+        full.pools[0].checkouts[0], context="a\0b", owner=Owner("thread", "half \ud83d", "dead", 7.5, runs_jobs=True)
+    )
     written = decode(encode(replace(full, pools=(replace(full.pools[0], checkouts=(held,)),)))).pools[0].checkouts[0]
-    assert (written.context, written.owner) == ("a\ufffdb", Owner("thread", "half ?", "dead", 7.5))
+    assert (written.context, written.owner) == ("a\ufffdb", Owner("thread", "half ?", "dead", 7.5, runs_jobs=True))
 
 
 @pytest.mark.parametrize("other", [b"", b"{}", b"\0" * 23, b"\0" * 24, b"\xff" * 1000, b'[1,["x"],[],[]]' * 10])

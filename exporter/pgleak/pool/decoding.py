@@ -142,7 +142,7 @@ class _Reader:
         kinds, places = self._words(HOLDERS), self._words(PLACES)
         sites, frames = self._texts(), list(map(stack, next(self._integers)))
         owner = self._words(OWNER_KINDS), self._texts(), self._words(OWNER_STATES), next(self._numbers)
-        owners = list(map(_owner, *_equally_long(*owner)))
+        owners = list(map(_owner, *_equally_long(*owner, list(map(bool, next(self._integers))))))
         standing, contexts = list(map(stack, next(self._integers))), self._texts()
         expected: list[Expected | None] = [None] * len(numbers)
         for index, name, max_seconds in zip(next(self._integers), self._texts(), next(self._numbers), strict=True):

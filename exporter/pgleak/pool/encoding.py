@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 #: Raised by one whenever a field is added, removed or moved, or a bucket changes: readers skip files of another version.
-VERSION = 3
+VERSION = 4
 
 HEAD = struct.Struct("=6I")  # version; how many columns of integers, of numbers; integers, numbers, bytes of text
 
@@ -130,6 +130,7 @@ class _Writer:
         self._texts(each.owner.name for each in checkouts)
         self._integers(OWNER_STATES.index(each.owner.state) for each in checkouts)
         self._numbers(each.owner.dead_for for each in checkouts)
+        self._integers(each.owner.runs_jobs for each in checkouts)
         self._integers(self._stacks[each.standing] for each in checkouts)
         self._texts(each.context for each in checkouts)
         expected = [(index, each.expected) for index, each in enumerate(checkouts) if each.expected is not None]

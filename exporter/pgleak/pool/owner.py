@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
+#: What serves web requests: a thread that runs it may be an executor's too, as gunicorn's are.
+_SERVERS = frozenset(
+    [
+        "aiohttp", "asgiref", "bottle", "cheroot", "django", "falcon", "fastapi", "flask", "gunicorn", "hypercorn", "pyramid",
+        "starlette", "tornado", "uvicorn", "waitress", "werkzeug",
+    ]
+)  # fmt: skip
+
+
 class _Token:
     """Lives in a thread's own storage, so that it dies with the thread. Thread idents and ids come round again."""
 
@@ -39,7 +48,7 @@ class _Mortal:
 class ThreadOwner(_Mortal):
     """A thread, or under gevent's patch a greenlet."""
 
-    __slots__ = ("_greenlet", "_lent", "_token", "ident", "name")
+    __slots__ = ("_greenlet", "_lent", "_runs_jobs", "_token", "ident", "name")
 
     def __init__(self, token: _Token) -> None:
         self._token = weakref.ref(token)
@@ -50,6 +59,7 @@ class ThreadOwner(_Mortal):
         # anyio (FastAPI, Starlette) ends a thread that was idle for a while, in the midst of a request too: what one
         # thread opened for the request, another one closes
         self._lent = type(thread).__module__.startswith("anyio.")
+        self._runs_jobs = _runs_jobs(sys._getframe())  # noqa: SLF001 - documented; what a thread is for, it is for good
         self._dead_since = None
         self._greenlet = _current_greenlet()
         if self._greenlet is not None:
@@ -71,11 +81,12 @@ class ThreadOwner(_Mortal):
         if not self.alive:
             if self._lent:
                 return Owner(kind, self.name, "unknown"), ()
-            return Owner(kind, self.name, "dead", self._dead_for(now)), ()
+            return Owner(kind, self.name, "dead", self._dead_for(now), self._runs_jobs), ()
+        owner = Owner(kind, self.name, "alive", runs_jobs=self._runs_jobs)
         if self._greenlet is None:
-            return Owner(kind, self.name, "alive"), standing(self.ident)
+            return owner, standing(self.ident)
         greenlet = self._greenlet()
-        return Owner(kind, self.name, "alive"), _resolved(getattr(greenlet, "gr_frame", None))
+        return owner, _resolved(getattr(greenlet, "gr_frame", None))
 
 
 class TaskOwner(_Mortal):
@@ -163,6 +174,18 @@ def _current_greenlet() -> weakref.ref[Any] | None:
     if monkey is None or greenlets is None or not monkey.is_module_patched("threading"):
         return None
     return weakref.ref(greenlets.getcurrent())
+
+
+def _runs_jobs(frame: FrameType | None) -> bool:
+    """Whether an executor runs this, with no server of web requests in between."""
+    executors = sys.modules.get("concurrent.futures.thread")
+    if executors is None:
+        return False
+    while frame is not None and frame.f_globals is not vars(executors):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in _SERVERS:
+            return False
+        frame = frame.f_back
+    return frame is not None
 
 
 def _resolved(frame: FrameType | None) -> tuple[Frame, ...]:

@@ -73,6 +73,7 @@ class Owner:
     name: str
     state: OwnerState
     dead_for: float = 0.0  # seconds since it was first seen dead; 0 while it lives
+    runs_jobs: bool = False  # a thread of an executor, which runs what is submitted to it and serves no web request
 
 
 @dataclass(frozen=True, slots=True)

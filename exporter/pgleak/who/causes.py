@@ -71,7 +71,7 @@ CAUSES: dict[str, Cause] = {
         Cause(
             "request_ended",
             "what took it served a web request, has ended and did not give it back",
-            "give it back when the request ends: in Flask a function under `@app.teardown_request` that calls Session.remove()",
+            "give it back when the request ends: in Flask a function under `@app.teardown_request` that calls session.close(), or remove() of a scoped_session",
             "certain",
         ),
         Cause(
@@ -119,7 +119,13 @@ CAUSES: dict[str, Cause] = {
         Cause(
             "session_left_open",
             "the session outlived the request or call that opened it; its thread or task does something else",
-            "close the session when the request ends, errors and streamed answers included: a with block, or remove() in a teardown",
+            "end it with the request, errors and streamed answers included: a with block, session.close(), or remove() of a scoped_session as the teardown's last step: a use after that opens a new session",
+            "likely",
+        ),
+        Cause(
+            "left_by_job",
+            "a function that an executor ran has ended and left the session open; no request's teardown reaches the executor's thread",
+            "call session.close(), or remove() of a scoped_session, in a finally block at the end of the function that the executor runs",
             "likely",
         ),
         Cause(
@@ -210,9 +216,11 @@ def cause_of(connection: Connection) -> Cause | None:
     if connection.cause == "detached":
         return CAUSES["detached"]
     if connection.cause == "owner_dead":
-        if checkout.owner.kind != "task" and (checkout.context or _SERVES in checkout.owner.name):
+        owner = checkout.owner
+        has_request = owner.kind != "task" and not owner.runs_jobs  # whose `context` may be copied from a request's
+        if has_request and (checkout.context or _SERVES in owner.name):
             return CAUSES["request_ended"]
-        return CAUSES[f"{checkout.owner.kind}_ended"]
+        return CAUSES[f"{owner.kind}_ended"]
     why = _why_overdue(checkout, is_used=connection.is_used)
     return CAUSES["handed_on" if why in _LEFT_OPEN and connection.is_used else why]
 
@@ -247,7 +255,7 @@ def _by_stacks(checkout: Checkout) -> str:
         if depth == user + 1 and not went_on:
             return "left_to_caller"
     if checkout.kind == "session":
-        return "session_left_open"
+        return "left_by_job" if checkout.owner.runs_jobs else "session_left_open"
     return "generator_left_it_open" if frames and frames[0].is_generator else "function_left_it_open"
 
 
