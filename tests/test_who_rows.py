@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from pgleak.pool.snapshot import Backend, Checkout, Frame, Owner, ProcessIdentity
+from pgleak.who import command
 from pgleak.who.connection import Connection
 from pgleak.who.diagnosis import diagnose
+from pgleak.who.options import Options
 from pgleak.who.report import Application, Report
 from pgleak.who.room import ServerState
-from pgleak.who.table import HEIGHT, PIDS, table
+from pgleak.who.screen import Screen
+from pgleak.who.table import HEIGHT, MEMBERS, PIDS, table
 
 HOUR = 3600.0
 PROCESS = ProcessIdentity(4711, 1_799_900_000.0, "", "web1", "shop")
@@ -29,12 +34,16 @@ def held(pid: int, line: int) -> Connection:
     )  # fmt: skip
 
 
-def shown(culprits: int, each: int, *, everything: bool = False) -> list[str]:
+def report(culprits: int, each: int) -> Report:
     applications = tuple(
         Application("db", "shop", f"shop-{n}", tuple(held(1000 * n + i, n) for i in range(each)), processes=1)
         for n in range(1, culprits + 1)
     )
-    seen = Report(1_800_000_000.0, (ServerState("db", "db1:5432", used=50, usable=97),), applications, None, {})
+    return Report(1_800_000_000.0, (ServerState("db", "db1:5432", used=50, usable=97),), applications, None, {})
+
+
+def shown(culprits: int, each: int, *, everything: bool = False) -> list[str]:
+    seen = report(culprits, each)
     return table(seen, diagnose(seen), everything=everything)
 
 
@@ -62,6 +71,13 @@ def test_more_culprits_have_fewer_rows_so_that_each_is_on_the_screen(culprits: i
 
 def test_a_long_list_to_end_does_not_take_the_rows_of_the_only_culprit() -> None:
     assert rows(shown(1, PIDS)) >= 3
+
+
+def test_a_single_look_has_room_for_the_first_five_of_every_culprit() -> None:
+    """With `--once`, into a file, through a pipe: nothing is pushed off a screen there."""
+    stream = io.StringIO()
+    command._say(report(4, 9), Options(), Screen(stream), stream)
+    assert rows(stream.getvalue().splitlines()) == 4 * MEMBERS == 20
 
 
 def test_all_has_each_connection_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from pgleak.who.diagnosis import diagnose
 from pgleak.who.plain import plain
 from pgleak.who.screen import Screen
 from pgleak.who.sight import sight
-from pgleak.who.table import table
+from pgleak.who.table import HEIGHT, table
 from pgleak.who.words import tell
 
 if TYPE_CHECKING:
@@ -53,14 +54,14 @@ def _say(seen: Report, options: Options, screen: Screen, stream: TextIO) -> None
         json.dump(plain(seen, diagnose(seen)), stream, indent=2)
         stream.write("\n")
     else:
-        screen.say(_lines(seen, options, screen.width))
+        screen.say(_lines(seen, options, screen.width, math.inf))  # what scrolls, or goes into a file, has room for all
 
 
-def _lines(seen: Report, options: Options, width: int) -> list[str]:
+def _lines(seen: Report, options: Options, width: int, height: float = HEIGHT) -> list[str]:
     findings = diagnose(seen)
     if options.in_words:
         return tell(seen, findings, width)
-    return table(seen, findings, everything=options.everything, width=width)
+    return table(seen, findings, everything=options.everything, width=width, height=height)
 
 
 def _code(seen: Report) -> int:

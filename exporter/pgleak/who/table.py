@@ -40,8 +40,10 @@ _STATES = {
 }
 
 
-def table(report: Report, findings: Findings, *, everything: bool = False, width: int = WIDTH) -> list[str]:
-    """The whole screen, the culprit on top."""
+def table(
+    report: Report, findings: Findings, *, everything: bool = False, width: int = WIDTH, height: float = HEIGHT
+) -> list[str]:
+    """The culprit on top; with as many of each one's connections, if not `everything`, as `height` lines have room for."""
     lines = wrapped(_head(report), width, "  ")
     for server in report.servers:
         if server.reason:
@@ -55,7 +57,7 @@ def table(report: Report, findings: Findings, *, everything: bool = False, width
     if len(well) > len(shown) - len(bad):
         lines.append(f"  and {len(well) + len(bad) - len(shown)} more applications without suspects (--all)")
     noted = [line for note in notes(report) for line in wrapped(f"  Note: {note}", width, "  ")]
-    room = HEIGHT - len(lines)
+    room = height - len(lines)
     lines += _all_pids(findings, width) if everything else _culprits(findings, width, room, len(noted) + bool(noted))
     for application in report.applications if everything else ():
         lines += ["", *_all(application, width)]
@@ -126,7 +128,7 @@ def _all_pids(findings: Findings, width: int) -> Iterator[str]:
         yield from _culprit(diagnosis, width, len(diagnosis.members), has_rows=False)
 
 
-def _culprits(findings: Findings, width: int, room: int, noted: int) -> list[str]:
+def _culprits(findings: Findings, width: int, room: float, noted: int) -> list[str]:
     """Each with as many rows as leave every other culprit, and what ends it, on the screen."""
     lines: list[str] = []
     for most in range(MEMBERS, -1, -1):
