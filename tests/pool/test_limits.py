@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import create_engine
 
+from pgleak import variables
 from pgleak.pool import api, reading
 from pgleak.pool.limits import limits_from_environment
 from pgleak.pool.marks import expected_hold
@@ -123,10 +124,7 @@ def test_a_misspelled_variable_is_said_once_and_those_of_the_exporter_are_none(
         api.instrument(engine, limits=Limits())
         api.instrument()
     assert caplog.messages == [
-        (
-            "PGLEAK_POOL_DIR is not read; what pgleak reads in an application is PGLEAK_DIR, PGLEAK_APPLICATION_NAME, "
-            "PGLEAK_DEAD_OWNER, PGLEAK_ALIVE_OWNER, PGLEAK_ALIVE_FACTOR, PGLEAK_UNPROVEN_SITE, PGLEAK_SAMPLES"
-        ),
+        f"PGLEAK_POOL_DIR is not read; what pgleak reads in an application is {', '.join(variables.OF_APPLICATIONS)}",
         "PGLEAK_UNPROVEN_SIT is not read; did you mean PGLEAK_UNPROVEN_SITE?",
     ]
     engine.dispose()

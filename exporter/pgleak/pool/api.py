@@ -76,8 +76,8 @@ def instrument(
     `limits` those of the environment hold, PGLEAK_DEAD_OWNER and so on. `helpers` are modules and packages of the
     application that take connections for others, a repository perhaps: the place is then who called them; by default
     those of PGLEAK_HELPERS, separated by commas.
-    Calling it again changes what is given anew and nothing else; connections that are open keep their name. Raises TypeError for an argument of another type, and
-    has changed nothing then.
+    Calling it again changes what is given anew and nothing else; connections that are open keep their name. Raises
+    TypeError for an argument of another type, and has changed nothing then.
     """
     sync_engine = None if engine is None else _sync_engine(engine)
     _check("name", name, str, "a string")
