@@ -55,9 +55,9 @@ def test_no_more_are_told_than_the_server_has() -> None:
     assert (heap.made.unused, len(heap.ages)) == (12, 12)
 
 
-@pytest.mark.parametrize(("unused", "told"), [((4, 3, 3), 10), ((3, 3, 3), 0), ((9, 2, 2), 0), ((15, 2), 15)])
+@pytest.mark.parametrize(("unused", "told"), [((4, 3, 3), 10), ((3, 3, 3), 0), ((9, 0, 0), 0), ((15, 0), 15)])
 def test_a_place_that_makes_a_few_engines_in_each_process_makes_a_pile(unused: tuple[int, ...], told: int) -> None:
-    """Each of many workers makes its few; one or two in each may be meant for different work."""
+    """Each of many workers makes its few."""
     workers = [replace(a_snapshot(), process=replace(PROCESS, pid=number)) for number, _ in enumerate(unused)]
     owned = [
         (Reported(worker, 0.0), replace(POOL, made=(EngineSite((FRAME,), count + 1, count),)))
@@ -70,6 +70,18 @@ def test_a_place_that_makes_a_few_engines_in_each_process_makes_a_pile(unused: t
         (heap,) = found
         assert heap.made.engines == 13
         assert heap.ages == (130.0, 120.0, 120.0, 120.0, 110.0, 110.0, 110.0, 100.0, 100.0, 100.0)
+
+
+def test_a_line_that_makes_engines_for_several_callers_makes_one_pile() -> None:
+    """The one who calls it most stands for all; in another process that may be another one."""
+    one, other = ((FRAME, replace(FRAME, function=name)) for name in ("search", "order"))
+    made = EngineSite(one, 5, 4), EngineSite(other, 9, 9), EngineSite((replace(FRAME, line=FRAME.line + 1),), 3, 3)
+    workers = [replace(a_snapshot(), process=replace(PROCESS, pid=number)) for number in range(2)]
+    pools = replace(POOL, made=made), replace(POOL, made=(EngineSite(one, 8, 6), EngineSite(other, 3, 0)))
+    owned = [(Reported(worker, 0.0), pool) for worker, pool in zip(workers, pools, strict=True)]
+    connections = [replace_process(connection("crowded"), worker) for worker in workers for _ in OPENED]
+    (heap,) = heaps(owned, connections, AT)
+    assert (heap.made.engines, heap.made.unused, heap.made.frames) == (5 + 9 + 8 + 3, 4 + 9 + 6, other)
 
 
 def replace_process(each: Connection, worker: ProcessSnapshot) -> Connection:

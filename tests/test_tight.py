@@ -86,9 +86,11 @@ def test_that_there_are_no_new_ones_is_no_relief_where_none_is_left() -> None:
         ([worker(7, 13, others=2)], "process 7: 13 of 15 connections of its pool are leaked, 1 request waits in vain"),
         ([worker(7, 15), worker(8, 15)], "processes 7, 8: all 30 connections of 2 pools are leaked, 2 requests wait in vain, 2 gave up"),
         ([worker(7, 5, most=20.0, engines=2)], "process 7: all 5 connections of its pool are leaked, 1 request waits in vain"),
-        ([worker(7, 1, most=1.0)], "process 7: all 1 connection of its pool is leaked, 1 request waits in vain"),
+        ([worker(7, 15, pending=0)], "process 7: all 15 connections of its pool are leaked, 1 gave up so far"),
+        ([worker(pid, 15) for pid in range(1, 13)], "processes 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more: all 180 connections of 12"),
+        ([worker(7, 1, most=1.0)], "process 7: the only connection of its pool is leaked, 1 request waits in vain"),
     ],
-    ids=["nearly all", "two processes", "one of two engines", "a pool of one"],
+    ids=["nearly all", "two processes", "one of two engines", "nobody waits", "many processes", "a pool of one"],
 )  # fmt: skip
 def test_leaks_that_leave_nothing_are_told_of_their_own_pools(crowd: list[ProcessSnapshot], told: str) -> None:
     assert told in words(looked(*crowd))
@@ -114,4 +116,5 @@ def test_a_pool_that_load_fills_is_told_with_its_own_limit(crowd: list[ProcessSn
 
 
 def test_where_nothing_stops_a_pool_it_is_not_called_too_small() -> None:
-    assert "too small" not in words(looked(worker(7, 0, others=15, most=float("inf"), timeouts=0)))
+    for most in (float("inf"), 0.0):  # or where its engines are gone
+        assert "too small" not in words(looked(worker(7, 0, others=15, most=most, timeouts=0)))

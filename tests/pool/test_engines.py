@@ -69,6 +69,20 @@ def test_engines_made_over_and_over_are_named_with_their_line(
         engine.dispose()
 
 
+@pytest.mark.parametrize("each", [2, 3])
+def test_two_engines_for_the_same_role_may_be_meant_for_different_work(postgres16: EmbeddedPostgres, each: int) -> None:
+    """As one that writes and one that reads, for each of five tenants."""
+    api.instrument(name=new_name(), limits=AT_ONCE)
+    engines = []
+    for number in range(each * 5):
+        tenant = {"options": f"-csearch_path=tenant{number % 5}"}
+        engines.append(create_engine(url(postgres16).update_query_dict(tenant)))
+        use(engines[-1])
+    assert [pile.made.unused for pile in piled_up(api.snapshot())] == ([] if each == 2 else [15])
+    for engine in engines:
+        engine.dispose()
+
+
 @pytest.mark.parametrize(("made", "told"), [(5, 0), (6, 1), (11, 1), (12, 2)])
 def test_the_log_tells_of_a_pile_when_it_doubles(
     postgres16: EmbeddedPostgres, caplog: pytest.LogCaptureFixture, made: int, told: int

@@ -131,6 +131,29 @@ def test_who_called_a_helper_is_the_place(folder: str, helpers: tuple[str, ...])
     assert sites == [[shipped] if helpers != ("shop.d",) else [taken, shipped], [taken]]
 
 
+@pytest.mark.parametrize("folder", ["/srv", "/x/site-packages"])
+def test_a_library_that_nobody_knows_calls_the_helper(folder: str) -> None:
+    """What is installed is the application where its helper is installed as well, and else a task runner, perhaps."""
+    found: list[Stack] = []
+    names: dict[str, Any] = {"capture": capture, "sys": sys, "found": found}
+    for file, module, body in (
+        (f"{folder}/shop/db.py", "shop.db", "def take():\n    found.append(capture(sys._getframe(0))[0])\n"),
+        ("/x/site-packages/runner.py", "runner", "def run():\n    take()\n"),
+    ):
+        names = {**names, "__name__": module}
+        exec(compile(body, file, "exec"), names)
+    origin.look_past(["shop"])
+    try:
+        for _ in range(2):
+            thread = threading.Thread(target=names["run"])
+            thread.start()
+            thread.join()
+        sites = [[frame.site for frame in resolve(stack)] for stack in found]
+    finally:
+        origin.look_past(())
+    assert sites == [["shop.db:take", "runner:run"] if folder == "/srv" else ["runner:run"]] * 2
+
+
 def test_an_application_installed_as_a_package_is_found_where_there_is_no_other() -> None:
     """The thread starts in the package: around it there is only the standard library."""
     namespace: dict[str, Any] = {"__name__": "shop.orders", "capture": capture, "sys": sys, "found": []}

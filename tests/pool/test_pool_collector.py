@@ -74,15 +74,17 @@ def test_a_pool_at_work(postgres16: EmbeddedPostgres) -> None:
 def test_engines_that_only_the_call_used_that_made_them() -> None:
     """By the code that made them, added up over processes that made several; 0 for other places, so that none is a gap."""
     frames = [(replace(FRAME, function=f"make{number}"),) for number in range(25)]
-    made = tuple(EngineSite(each, 30, 30 - number) for number, each in enumerate(frames))
-    snapshot = a_snapshot(replace(a_pool(), made=(*made, EngineSite((FRAME,), 2, 2))))
-    found = values(families([snapshot, replace(snapshot, pools=(a_pool(),))]))
+    made = [EngineSite(each, 30, 29 - number) for number, each in enumerate(frames)]
+    made += [EngineSite((*each, FRAME), 1, 1) for each in frames]  # by somebody else
+    none = replace(a_pool(), made=(EngineSite((FRAME,), 3, 0),))
+    snapshot = a_snapshot(replace(a_pool(), made=(*made, EngineSite((FRAME,), 2, 0))))
+    found = values(families([snapshot, replace(snapshot, pools=(none,))]))
     unused = {key[1]: value for (metric, key), value in found.items() if metric == "sqlalchemy_pool_unused_engines"}
     assert unused == {
         **{frame.site: 30 - number for number, (frame,) in enumerate(frames[:20])},
         "(other)": 10 + 9 + 8 + 7 + 6,
     }
-    found = values(families([replace(snapshot, pools=(a_pool(),))]))
+    found = values(families([replace(snapshot, pools=(none,))]))
     assert found["sqlalchemy_pool_unused_engines", ("shop", FRAME.site)] == 0
 
 

@@ -147,7 +147,8 @@ def _sites(live: Sequence[ProcessSnapshot], pools: Mapping[str, Sequence[PoolSna
     for name, parts in pools.items():
         made = Counter({each.site: 0 for part in parts for each in part.made})  # with 0, likewise
         for part in parts:
-            made.update({each.site: each.unused for each in piled_in(part)})
+            for each in piled_in(part):
+                made[each.site] += each.unused
         most = {site for site, _ in made.most_common(SITES)}
         for site, count in made.items():
             unused[name, site if site in most else OTHER_SITES] += count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import _GeneratorContextManager, contextmanager, suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,7 +12,6 @@ from pgleak.pool.snapshot import Expected, checked_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import _GeneratorContextManager
 
 
 @dataclass(frozen=True, slots=True)

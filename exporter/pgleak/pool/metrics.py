@@ -150,8 +150,8 @@ UNUSED_ENGINES = Spec(
     _SITE,
     "engines",
     note=(
-        "Where a process has three or more that one place made for the same address, database, role and options, and none that "
-        "is come back to. The 20 sites that made most; the rest is `(other)`."
+        "Those of which a process has three or more that one place made for the same address, database, role and options, and "
+        "none that is come back to. The 20 sites that made most; the rest is `(other)`."
     ),
 )
 PROCESSES = Spec("sqlalchemy_pool_processes", "gauge", "Processes that report here.", (), "processes")

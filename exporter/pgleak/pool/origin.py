@@ -87,13 +87,14 @@ _alone = True
 _asked = count()
 _applications: set[str] = set()
 _helpers: tuple[str, ...] = ()
+_outside = False  # whether a helper was seen that is not installed: no package is the application then
 
 
 def look_past(helpers: Iterable[str]) -> None:
     """Take these modules, and those in these packages, for what hands connections on: who called them is the place."""
-    global _helpers  # noqa: PLW0603
+    global _helpers, _outside
     if _helpers != (wanted := tuple(helpers)):
-        _helpers = wanted
+        _helpers, _outside = wanted, False
         _forget()
 
 
@@ -129,7 +130,7 @@ def capture(frame: FrameType | None) -> tuple[Stack, bool]:
             while (file := first.f_code.co_filename) in _foreign:
                 first = first.f_back
     except AttributeError:  # no frame is left: there is none of the application, or a coroutine awaits this
-        if package is None or _awaiter() is not None:
+        if package is None or _outside or _awaiter() is not None:
             return _search(frame)
         first = package
     if (first is not package and file not in _applications) or first.f_code.co_flags & CO_GENERATOR:
@@ -188,7 +189,7 @@ def _search(frame: FrameType | None) -> tuple[Stack, bool]:
     else:
         frame = None
     stack: list[CodeType | int] = []
-    frame = frame or spare or helper
+    frame = frame or (helper if _outside else None) or spare or helper
     for _ in _REACH:
         if frame is None and not hopped:
             hopped = True
@@ -215,7 +216,7 @@ def _awaiter() -> FrameType | None:
 
 def classify(frame: FrameType) -> int:
     """What kind of file a frame is in, remembered."""
-    global _alone  # noqa: PLW0603 - only ever set to False
+    global _alone, _outside  # noqa: PLW0603 - only ever set to False and True
     key = _key(frame.f_code)
     known = _places.get(key)
     if known is not None:
@@ -232,6 +233,8 @@ def classify(frame: FrameType) -> int:
     _places[key] = place
     if place == APPLICATION:
         _alone = False
+    if place == HELPER and not _is_installed(name):
+        _outside = True
     if key is not name:
         if place == LIBRARY:
             _generated[id(key)] = frame.f_code
@@ -267,11 +270,15 @@ def _place(file: str, module: str) -> int:
         return LIBRARY
     if any(module == each or module.startswith(f"{each}.") for each in _helpers):
         return HELPER
-    if any(part in file for part in _SITE_PACKAGES):
+    if _is_installed(file):
         return PACKAGE
     if module == "__main__" and os.path.dirname(file) in _SCRIPTS:  # noqa: PTH120 - sooner than Path
         return PACKAGE
     return LIBRARY if file.startswith(_STDLIB) else APPLICATION
+
+
+def _is_installed(file: str) -> bool:
+    return any(part in file for part in _SITE_PACKAGES)
 
 
 def is_application(code: CodeType) -> bool:

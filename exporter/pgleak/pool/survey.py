@@ -27,6 +27,7 @@ from pgleak.pool.snapshot import (
     ProcessSnapshot,
     SiteStatistics,
 )
+from pgleak.pool.suspects import SEVERAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,7 +123,7 @@ def _made(pool: PoolLedger, engines: list[WatchedEngine], limits: Limits, now: f
     for frames, engines_of_site in sites.items():
         cached = sum(again for again, _, _ in engines_of_site) * _COME_BACK > len(engines_of_site)
         same = Counter(whose for _, _, whose in engines_of_site)
-        unused = sum(unused and same[whose] > 1 for _, unused, whose in engines_of_site)
+        unused = sum(unused and same[whose] >= SEVERAL for _, unused, whose in engines_of_site)
         yield EngineSite(frames, len(engines_of_site), 0 if cached else unused)
 
 

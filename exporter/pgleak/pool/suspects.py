@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from pgleak.pool.snapshot import Checkout, EngineSite, Limits, PoolSnapshot, ProcessSnapshot, SiteStatistics
+    from pgleak.pool.snapshot import Checkout, EngineSite, Frame, Limits, PoolSnapshot, ProcessSnapshot, SiteStatistics
 
 Cause: TypeAlias = Literal["owner_dead", "overdue", "detached", "orphaned", "inherited"]
 
@@ -21,10 +21,9 @@ class Verdict:
     limit: float  # seconds that would have been in order
 
 
-#: So many engines of one site, all for the same address, database and role, whose connections nobody uses again, are no
-#: accident; a site that makes two for different work is not seen before each of them was used.
+#: So many engines of one line whose connections nobody uses again are no accident.
 PILE = 10
-#: So many in one process count towards the pile: each of many workers makes its few.
+#: So many for the same address, database and role in one process count towards it: each of many workers makes its few.
 SEVERAL = 3
 
 
@@ -42,8 +41,15 @@ def piled_up(snapshot: ProcessSnapshot) -> tuple[Pile, ...]:
 
 
 def piled_in(pool: PoolSnapshot) -> tuple[EngineSite, ...]:
-    """Those of one pool in one process, which are a pile where all its processes have `PILE` of them."""
-    return tuple(made for made in pool.made if made.unused >= SEVERAL)
+    """Those of one pool in one process, by line; a pile where all its processes have `PILE` of them.
+
+    Of those who called the line, the one that has made most stands for all.
+    """
+    lines: dict[tuple[Frame, ...], EngineSite] = {}
+    for made in sorted(pool.made, key=lambda each: -each.unused):
+        line = lines.setdefault(made.frames[:1], replace(made, engines=0, unused=0))
+        lines[made.frames[:1]] = replace(line, engines=line.engines + made.engines, unused=line.unused + made.unused)
+    return tuple(line for line in lines.values() if line.unused)
 
 
 def judge(snapshot: ProcessSnapshot) -> tuple[Verdict, ...]:

@@ -74,8 +74,8 @@ def heaps(owned: Iterable[Owned], connections: Sequence[Connection], at: float) 
         limit = snapshot.limits.unproven_site
         unused = min(made.unused, counts[snapshot.process, pool.name])
         heap = Heap(pool.name, replace(made, unused=unused), _unused(pool, unused, at, limit), limit)
-        before = found.get((pool.name, made.frames))
-        found[pool.name, made.frames] = heap if before is None else before.plus(heap)
+        before = found.get((pool.name, made.frames[:1]))
+        found[pool.name, made.frames[:1]] = heap if before is None else before.plus(heap)
     return tuple(heap for heap in found.values() if heap.made.unused >= PILE)
 
 

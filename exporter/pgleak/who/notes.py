@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pgleak.who.report import Application, Report
 
+_PIDS = 10  # of processes whose pools are leaked
 _SITES = 3  # of those whose connections the garbage collector gave back
 _SKIPPED = {
     "checksum": "damaged",
@@ -99,21 +100,24 @@ def _tight(application: Application) -> Iterator[str]:
         leaked, used = sum(each.leaked for each in drained), sum(each.used for each in drained)
         waiting = sum(each.waiting for each in drained)
         pids = sorted({each.process.pid for each in drained})
+        told = ", ".join(map(str, pids[:_PIDS])) + (f" and {len(pids) - _PIDS} more" if len(pids) > _PIDS else "")
+        part = (
+            "the only connection" if used == 1 else f"{'all' if leaked == used else f'{leaked} of'} {used} connections"
+        )
+        waits = f"{counted(waiting, 'request')} {'waits' if waiting == 1 else 'wait'} in vain, " if waiting else ""
         yield (
-            f"{application.name}: process{'' if len(pids) == 1 else 'es'} {', '.join(map(str, pids))}: "
-            f"{'all' if leaked == used else f'{leaked} of'} {counted(used, 'connection')} of "
+            f"{application.name}: process{'' if len(pids) == 1 else 'es'} {told}: {part} of "
             f"{'its pool' if len(drained) == 1 else f'{len(drained)} pools'} {'is' if leaked == 1 else 'are'} leaked, "
-            f"{counted(waiting, 'request')} {'waits' if waiting == 1 else 'wait'} in vain, "
-            f"{sum(each.timeouts for each in drained)} gave up so far"
+            f"{waits}{sum(each.timeouts for each in drained)} gave up so far"
         )
     small = [each for each in found if not each.is_drained]
     if small:
         limits = sorted({f"{each.connections_max:g}" for each in small}, key=float)
-        most = " to ".join(dict.fromkeys((limits[0], limits[-1])))
+        most = " to ".join(dict.fromkeys((limits[0], limits[-1]))) + f" connection{'' if limits[-1] == '1' else 's'}"
         pools = (
-            f"the pool of process {small[0].process.pid} ({most} connections at most) is too small, or its"
+            f"the pool of process {small[0].process.pid} ({most} at most) is too small, or its"
             if len(small) == 1
-            else f"{len(small)} pools ({most} connections at most each) are too small, or their"
+            else f"{len(small)} pools ({most} at most each) are too small, or their"
         )
         yield (
             f"{application.name}: {counted(sum(each.waiting for each in small), 'request')} waiting for a connection now, "

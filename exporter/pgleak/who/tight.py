@@ -44,7 +44,9 @@ def tight_pools(owned: Sequence[Owned], suspects: Sequence[Connection]) -> tuple
     for reported, pool in owned:
         used = sum(each.place == "pool" for each in pool.checkouts)
         is_full = _is_full(pool, used)
-        if pool.connections_max < math.inf and (pool.pending or pool.counters.timeouts or is_full):
+        if 0 < pool.connections_max < math.inf and (  # 0: its engines are gone
+            pool.pending or pool.counters.timeouts or is_full
+        ):
             found.append((reported.snapshot.process, pool, used, is_full))
     if not found:
         return ()
