@@ -1,7 +1,8 @@
 """What goes wrong seldom, all at once, as samples for a Prometheus: told by the project's own functions, as the story is.
 
 Half an hour, and from its middle on: a server that is full and near the limits of a role and of a database, that refuses
-logins, and whose sessions end badly; one that cannot be read; a pool that is used up, whose connections are dropped, orphaned and detached;
+logins, and whose sessions end badly; one that cannot be read; a pool that is used up, whose connections are dropped, orphaned and detached,
+and whose engines pile up;
 a process that hangs, a file and a folder that cannot be read, and connections on a server that is not watched.
 """
 
@@ -19,6 +20,7 @@ from pgleak.pool.reading import Reported
 from pgleak.pool.snapshot import (
     Backend,
     Checkout,
+    EngineSite,
     Frame,
     Limits,
     Owner,
@@ -97,8 +99,9 @@ def _process(now: float, cases: int) -> ProcessSnapshot:
     ]
     where = "db9:5432/shop"
     pool = PoolSnapshot(
-        "shop", "QueuePool", "shop", where, 1, POOLED, 2 if cases else 0, (), tuple(held), (), {}, counters
-    )
+        "shop", "QueuePool", "shop", where, 1 + cases, POOLED, 2 if cases else 0, (), tuple(held), (), {}, counters,
+        (EngineSite((_SITE,), 1 + cases, cases),),
+    )  # fmt: skip
     identity = ProcessIdentity(100, BEGIN - 60, "", "app", "shop")
     return ProcessSnapshot(identity, now, Limits(), (pool,), errors=cases)
 

@@ -63,10 +63,12 @@ def shelves() -> list[Shelf]:
     engines = graph(
         Say(
             "Do engines pile up?",
-            "Engines alive under each pool's name. Growth means that one is made for each request or task.",
+            "Engines alive under each pool's name, and those that hold connections which only the call that made them used, by "
+            "the code that made them: one is made for each request or task.",
             "No pool reports",
         ),
         Query(f"sum by (pool) ({select(pool.ENGINES)})", "{{pool}}"),
+        Query(f"sum by (pool, site) ({select(pool.UNUSED_ENGINES)}) > 0", "{{pool}}: unused, made by {{site}}"),
         steps=True,
     )
     reports = graph(
