@@ -47,7 +47,7 @@ _NAMES = (
 )
 """What rules on growth may read; other histograms of ages and counters are left out of the file."""
 
-_AGES = frozenset({"300.0", "900.0", "3600.0", "+Inf"})
+_AGES = frozenset({"300.0", "900.0", "+Inf"})
 """The buckets of ``pgleak_idle_seconds`` that rules on growth may read."""
 
 _EVIDENCE = 3

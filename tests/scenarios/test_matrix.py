@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from pgleak.pool.suspects import PILE
 from scenarios.staging import HERE, Run, Stage
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def quiet_under_load() -> Callable[[Run], bool]:
 
 
 def has_piled_up(run: Run) -> bool:
-    return bool(run.piles) and sum(len(pool.idle) for pool in run.pools) >= 12 and "engine_per_call" in run.log_so_far()
+    is_pile = sum(pile.made.unused for pile in run.piles) >= PILE
+    return is_pile and sum(len(pool.idle) for pool in run.pools) >= 12 and "engine_per_call" in run.log_so_far()
 
 
 @pytest.fixture(scope="module")
