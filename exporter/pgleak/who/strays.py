@@ -86,7 +86,7 @@ def strays(
         if not 0 < pid <= GREATEST_PID:
             yield Stray(claim, address, "")
         elif claim.backend.opened >= asked.get(server, since):
-            if server in asked:  # else nobody can say yet, and soon somebody can
+            if server in asked and pid not in pids:  # else nobody can say yet, and soon somebody can
                 yield Stray(claim, address, server)
         elif server not in asked or pid in pids:
             yield Stray(claim, address, "")
