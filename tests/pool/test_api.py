@@ -96,8 +96,12 @@ def test_a_helper_that_takes_connections_for_others_is_not_the_place(
     more = connect_for_others(engine)
     (pool,) = api.snapshot().pools
     assert {each.site.partition(":")[0] for each in pool.checkouts} == {__name__, "pool_support"}
-    held.close()
-    more.close()
+    api.instrument(helpers=["pool_support"])  # which was a place, and is remembered as one
+    last = connect_for_others(engine)
+    (pool,) = api.snapshot().pools
+    assert [each.site.partition(":")[0] for each in pool.checkouts] == [__name__, "pool_support", __name__]
+    for each in (held, more, last):
+        each.close()
     engine.dispose()
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,6 +130,30 @@ def test_a_misspelled_variable_is_said_once_and_those_of_the_exporter_are_none(
         "PGLEAK_UNPROVEN_SIT is not read; did you mean PGLEAK_UNPROVEN_SITE?",
     ]
     engine.dispose()
+
+
+def test_a_log_that_wants_a_connection_of_its_own_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes back to `instrument()`, and so may another thread's that the handler waits for."""
+    monkeypatch.setenv("PGLEAK_ALIVE_OWNER", "many")
+    monkeypatch.setenv("PGLEAK_POOL_DIR", "/run/pgleak")
+    told: list[str] = []
+
+    class Database(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record.getMessage())
+            thread = threading.Thread(target=api.instrument, daemon=True)
+            thread.start()
+            thread.join(timeout=30)
+            assert not thread.is_alive()
+            api.instrument()
+
+    handler = Database()
+    logging.getLogger("pgleak.pool").addHandler(handler)
+    try:
+        api.instrument()
+    finally:
+        logging.getLogger("pgleak.pool").removeHandler(handler)
+    assert [each.partition(" ")[0] for each in told] == ["PGLEAK_POOL_DIR", "PGLEAK_ALIVE_OWNER"]
 
 
 def test_a_program_without_code_of_ours(postgres16: EmbeddedPostgres) -> None:

@@ -48,7 +48,8 @@ class _State:
     original_init: Any = None  # Engine.__init__, while every engine is watched
     default_name: str | None = None  # the `application_name` given for every engine
     default_pool: str | None = None  # the `name`
-    limits_known = False  # given in code, or read from the environment
+    asked = False  # the environment
+    limits_known = False  # given in code, or by the environment
     helpers_known = False  # likewise
     follows_forks = False
     observing = False  # `observe()` alone: no thread, no file
@@ -85,15 +86,13 @@ def instrument(
     _check("limits", limits, Limits, "pgleak.Limits, such as pgleak.Limits(dead_owner=10)")
     _check("on_suspect", on_suspect, Callable, "a function of one argument, the verdict")
     modules = None if helpers is None else _modules(helpers)
+    usual = _of_environment(told=limits is not None)
     with _state.lock:
         _install(modules)
         _state.observing = False
-        if not _state.limits_known:
-            for remark in variables.unread(os.environ, _READ):
-                _log.warning("%s", remark)
         if limits is not None or not _state.limits_known:
-            LEDGER.limits = limits or limits_from_environment()
-            _state.limits_known = True
+            LEDGER.limits = limits or usual or LEDGER.limits
+            _state.limits_known = bool(limits or usual)
         if on_suspect is not None:
             MONITOR.reporter.on_suspect = on_suspect
         if sync_engine is None:
@@ -103,6 +102,17 @@ def instrument(
             _watch(sync_engine, name, application_name)
             _adopt_open_connections([sync_engine])
         checkouts.forget()
+
+
+def _of_environment(*, told: bool) -> Limits | None:
+    """The limits that it gives, once, where they were not told. Not under the lock: a log's handler may want a connection."""
+    with _state.lock:
+        is_first, _state.asked = not _state.asked, True
+    if not is_first:
+        return None
+    for remark in variables.unread(os.environ, _READ):
+        _log.warning("%s", remark)
+    return None if told else limits_from_environment()
 
 
 def observe() -> None:
@@ -118,6 +128,8 @@ def _install(helpers: Iterable[str] | None = None) -> None:
     if helpers is not None or not _state.helpers_known:
         look_past(os.environ.get(variables.HELPERS, "").replace(",", " ").split() if helpers is None else helpers)
         _state.helpers_known = True
+        for pool in LEDGER.pools.copy().values():
+            pool.look_past_helpers()
     _follow_forks()
     owner.adapt()
     checkouts.install()
@@ -142,7 +154,7 @@ def uninstrument(engine: AnyEngine | None = None) -> None:
             MONITOR.reporter.on_suspect = None
             LEDGER.limits = Limits()
             _state.observing = False
-            _state.limits_known = _state.helpers_known = False
+            _state.asked = _state.limits_known = _state.helpers_known = False
             look_past(())
         checkouts.forget()
 

@@ -16,7 +16,7 @@ from weakref import ref
 
 from pgleak.pool.connection import MARK, Connection
 from pgleak.pool.drivers import facts
-from pgleak.pool.origin import is_plain
+from pgleak.pool.origin import is_helper, is_plain
 from pgleak.pool.sites import Site
 from pgleak.pool.snapshot import CREATE_BOUNDS, Limits
 
@@ -197,6 +197,12 @@ class PoolLedger:
         if is_plain(code):
             self.direct[id(code)] = site
         return site
+
+    def look_past_helpers(self) -> None:
+        """Take none of them for a site from now on."""
+        for key, site in self.direct.copy().items():
+            if site.code is not None and is_helper(site.code):
+                self.direct.pop(key, None)
 
     def all_sites(self) -> list[Site]:
         return [self.nowhere, self.other, *self.sites.copy().values()]

@@ -268,13 +268,22 @@ def _place(file: str, module: str) -> int:
         return SESSION
     if file.startswith(("<frozen", "<sqlalchemy generated", _OURS)) or module.partition(".")[0] in _MACHINERY:
         return LIBRARY
-    if any(module == each or module.startswith(f"{each}.") for each in _helpers):
+    if _is_helper(module):
         return HELPER
     if _is_installed(file):
         return PACKAGE
     if module == "__main__" and os.path.dirname(file) in _SCRIPTS:  # noqa: PTH120 - sooner than Path
         return PACKAGE
     return LIBRARY if file.startswith(_STDLIB) else APPLICATION
+
+
+def _is_helper(module: str) -> bool:
+    return any(module == each or module.startswith(f"{each}.") for each in _helpers)
+
+
+def is_helper(code: CodeType) -> bool:
+    """Whether the code takes connections for others."""
+    return bool(_helpers) and _is_helper(module_of(code))
 
 
 def _is_installed(file: str) -> bool:

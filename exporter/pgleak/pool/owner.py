@@ -182,7 +182,8 @@ def _runs_jobs(frame: FrameType | None) -> bool:
     if executors is None:
         return False
     while frame is not None and frame.f_globals is not vars(executors):
-        if str(frame.f_globals.get("__name__")).partition(".")[0] in _SERVERS:
+        module = frame.f_globals.get("__name__")
+        if isinstance(module, str) and module.partition(".")[0] in _SERVERS:
             return False
         frame = frame.f_back
     return frame is not None

@@ -18,7 +18,7 @@ from pgleak.who.strays import Homes, address_of, strays
 from pgleak.who.tight import tight_pools
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pgleak.holders.claims import Claim
     from pgleak.holders.join import Held, Join
@@ -62,8 +62,9 @@ class Application:
     def once_used(self) -> int:
         """How many lie in pools and were used once and never again, as the server sees it; those that pile up left out."""
         if type(self.connections) is Quiet:
-            return self.connections.once_used
-        found = sum(each.holder == "pooled" and each.evidence == "never_reused" for each in self.connections)
+            found = self.connections.once_used
+        else:
+            found = sum(each.holder == "pooled" and each.evidence == "never_reused" for each in self.connections)
         return max(found - self.piled, 0)
 
     @property
@@ -148,11 +149,9 @@ def report(
         if not any((key[0], known) == (server, name) for key, known in names.items()):
             groups[server, "", name], names[server, "", name] = [], name
     owned = owned_pools(groups, names, folder)
-    for claim, server in young:
-        home = _home(claim, server, owned)
-        if home is not None:  # else it is shown when the server is read again
-            one = of_claim(claim, server, at)._replace(usename=home[1], application_name=home[2])
-            groups[home] = [*groups[home], one]
+    for home, claims in _at_home(young, owned).items():
+        ours = (of_claim(each, home[0], at)._replace(usename=home[1], application_name=home[2]) for each in claims)
+        groups[home] = [*groups[home], *ours]
     applications = [
         _application(key, group, owned[key], heaps(owned[key], group, at), lost.pop((key[0], names[key]), []))
         for key, group in groups.items()
@@ -173,10 +172,15 @@ def report(
     )
 
 
-def _home(claim: Claim, server: str, owned: Mapping[Key, Sequence[Owned]]) -> Key | None:
-    """Which application on that server has its pool."""
-    homes = (key for key, pools in owned.items() if any(pool is claim.pool for _, pool in pools))
-    return next((key for key in homes if key[0] == server), None)
+def _at_home(young: Iterable[tuple[Claim, str]], owned: Mapping[Key, Sequence[Owned]]) -> dict[Key, list[Claim]]:
+    """By the application on that server which has their pool; without one they are shown when the server is read again."""
+    homes = {(key[0], id(pool)): key for key, pools in owned.items() for _, pool in pools}
+    found: dict[Key, list[Claim]] = {}
+    for claim, server in young:
+        home = homes.get((server, id(claim.pool)))
+        if home is not None:
+            found.setdefault(home, []).append(claim)
+    return found
 
 
 def _badness(application: Application) -> tuple[int, int, str, str]:
