@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -46,6 +47,7 @@ class Rule:
         return set(_RECORDED.findall(_LITERALS.sub("", self.expr)))
 
 
+@functools.cache
 def rules(path: Path) -> list[Rule]:
     groups = yaml.safe_load(path.read_text())["groups"]
     return [_rule(group["name"], entry) for group in groups for entry in group["rules"]]
