@@ -87,6 +87,9 @@ def promtool(*arguments: str | Path) -> str:
     """Run it to a good end and return its output. PROMTOOL names another one than Debian's."""
     program = os.environ.get("PROMTOOL") or shutil.which("promtool")
     assert program, "promtool is missing: apt install prometheus"
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False, timeout=300)
+    environment = {**os.environ, "GOGC": "400"}  # its memory is collected less often: a fifth less time
+    done = subprocess.run(
+        [program, *arguments], capture_output=True, text=True, check=False, timeout=300, env=environment
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
