@@ -87,7 +87,7 @@ def promtool(*arguments: str | Path) -> str:
     """Run it to a good end and return its output. PROMTOOL names another one than Debian's."""
     program = os.environ.get("PROMTOOL") or shutil.which("promtool")
     assert program, "promtool is missing: apt install prometheus"
-    environment = {**os.environ, "GOGC": "400"}  # its memory is collected less often: a fifth less time
+    environment = {**os.environ, "GOGC": "400"}  # collects memory less often, which saves time
     done = subprocess.run(
         [program, *arguments], capture_output=True, text=True, check=False, timeout=300, env=environment
     )
