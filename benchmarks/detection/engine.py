@@ -54,7 +54,7 @@ def build() -> Path:
     go = shutil.which("go")
     if go is None:
         raise EngineError(
-            "the benchmark runs Prometheus' own engine and needs Go 1.25 or newer to build it: "
+            "the benchmark runs Prometheus' own engine and needs Go 1.26 or newer to build it: "
             "apt-get install golang-go, or https://go.dev/dl/"
         )
     _CACHE.mkdir(exist_ok=True)

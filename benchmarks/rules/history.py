@@ -137,7 +137,7 @@ def families(groups: list[dict[str, Any]]) -> list[Family]:
 
 def builder() -> Path:
     """Build the program that writes a history."""
-    assert shutil.which("go"), "go is missing: Go 1.25 or newer builds what writes the history (https://go.dev/dl/)"
+    assert shutil.which("go"), "go is missing: Go 1.26 or newer builds what writes the history (https://go.dev/dl/)"
     program = ROOT / ".tools" / "rules-history"
     source = ROOT / "benchmarks" / "detection" / "engine"
     subprocess.run(["go", "build", "-o", program, "./backfill"], cwd=source, check=True)

@@ -31,23 +31,25 @@ func newMemory() *memory {
 	return &memory{named: map[string][]*stored{}, hashed: map[uint64]*stored{}}
 }
 
-func (m *memory) Appender(context.Context) storage.Appender { return &appender{memory: m} }
+func (m *memory) AppenderV2(context.Context) storage.AppenderV2 { return &appender{m} }
 
 func (m *memory) Querier(mint, maxt int64) (storage.Querier, error) {
 	return &querier{memory: m, mint: mint, maxt: maxt}, nil
 }
 
-// appender embeds an interface that is nil: what rules and scrapes do not call would fail loudly.
-type appender struct {
-	storage.Appender
-	memory *memory
-}
+type appender struct{ memory *memory }
 
-func (a *appender) SetOptions(*storage.AppendOptions) {}
-func (a *appender) Commit() error                     { return nil }
-func (a *appender) Rollback() error                   { return nil }
+func (a *appender) Commit() error   { return nil }
+func (a *appender) Rollback() error { return nil }
 
-func (a *appender) Append(ref storage.SeriesRef, l labels.Labels, t int64, v float64) (storage.SeriesRef, error) {
+// Append takes plain numbers only, as rules and scrapes here have no others.
+func (a *appender) Append(
+	ref storage.SeriesRef, l labels.Labels, _, t int64, v float64,
+	h *histogram.Histogram, fh *histogram.FloatHistogram, _ storage.AppendV2Options,
+) (storage.SeriesRef, error) {
+	if h != nil || fh != nil {
+		return 0, fmt.Errorf("%s: a histogram", l)
+	}
 	s, err := a.memory.find(ref, l)
 	if err != nil {
 		return 0, err

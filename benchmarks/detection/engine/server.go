@@ -69,12 +69,12 @@ func open(files []string, prefix string, together bool, logger *slog.Logger) (*s
 		Parser: parser.NewParser(parser.Options{}),
 	})
 	manager := rules.NewManager(&rules.ManagerOptions{
-		QueryFunc:  rules.EngineQueryFunc(engine, db),
-		NotifyFunc: func(context.Context, string, ...*rules.Alert) {},
-		Context:    context.Background(),
-		Appendable: db,
-		Queryable:  db,
-		Logger:     logger,
+		QueryFunc:    rules.EngineQueryFunc(engine, db),
+		NotifyFunc:   func(context.Context, string, ...*rules.Alert) {},
+		Context:      context.Background(),
+		AppendableV2: db,
+		Queryable:    db,
+		Logger:       logger,
 	})
 	s := &server{db: db, firing: map[*rules.AlertingRule]map[uint64]*rules.Alert{}}
 	for _, file := range files {
@@ -111,7 +111,7 @@ func open(files []string, prefix string, together bool, logger *slog.Logger) (*s
 	return s, nil
 }
 
-func (s *server) appender() storage.Appender { return s.db.Appender(context.Background()) }
+func (s *server) appender() storage.AppenderV2 { return s.db.AppenderV2(context.Background()) }
 
 // evaluate runs the groups whose time has come in this minute and returns what changed.
 func (s *server) evaluate(minute int64) ([]event, error) {

@@ -60,7 +60,7 @@ func (t *target) close() {
 }
 
 // scrape stores one minute; a scrape that fails, and the end, mark every series as stale, as Prometheus does.
-func (t *target) scrape(app storage.Appender, minute int64) error {
+func (t *target) scrape(app storage.AppenderV2, minute int64) error {
 	if !t.more {
 		t.ended = true
 		return t.store(app, minute, false)
@@ -74,7 +74,7 @@ func (t *target) scrape(app storage.Appender, minute int64) error {
 	return t.store(app, minute, t.rand.Float64() >= t.lost)
 }
 
-func (t *target) store(app storage.Appender, minute int64, succeeded bool) error {
+func (t *target) store(app storage.AppenderV2, minute int64, succeeded bool) error {
 	at := start.Add(time.Duration(minute) * time.Minute).UnixMilli()
 	for _, s := range t.series {
 		number := s.value
@@ -84,7 +84,7 @@ func (t *target) store(app storage.Appender, minute int64, succeeded bool) error
 			}
 			number = math.Float64frombits(value.StaleNaN)
 		}
-		ref, err := app.Append(s.ref, s.labels, at, number)
+		ref, err := app.Append(s.ref, s.labels, 0, at, number, nil, nil, storage.AppendV2Options{})
 		if err != nil {
 			return err
 		}
