@@ -1,7 +1,7 @@
 """What the rules cost: time per evaluation in a real Prometheus, on one core, by number of applications.
 
-    python -m benchmarks.rules        100, 1,000 and 10,000 applications; a quarter of an hour
-    python -m benchmarks.rules 100    another number
+    python -m benchmarks.rules        100, 1,000 and 10,000 applications; an hour and a quarter
+    python -m benchmarks.rules 100    another number; 20 minutes, or 30 for 10,000
 
 For each number a Prometheus of its own gets a history (`detection/engine/backfill`, in Go, writes its blocks), then scrapes
 an endpoint with that many applications (50 on a server, each with one pool) once a minute and evaluates all of rules.yml.
@@ -10,9 +10,11 @@ The history has what the rules look back at, as far and as dense as they do: wha
 days, what is recorded or scraped every minute over the hours that a range or an offset reaches. More would lie on the disk
 and never be read. One application in a hundred is suspected.
 
-Every group is evaluated once a minute here, so that the slow ones are seen as well. What counts is the processor time of the
-whole Prometheus, its scrape included, because it is the same on a busy machine; the durations that Prometheus reports divide
-it among groups and rules, and the total weighs each group by its real interval. GOMAXPROCS=1 keeps it on one core.
+First it only scrapes. Then every group is evaluated once a minute, twice, because the first evaluation makes the series. Then
+comes what counts: a quarter of an hour with the groups' own intervals, in which the slowest is evaluated once. It is the
+processor time of the whole Prometheus, because that is the same on a busy machine, less what scraping alone took. The
+durations of groups and rules are what Prometheus reports: time that passed, in which others may have run. GOMAXPROCS=1 keeps
+it on one core.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -30,16 +33,20 @@ import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from benchmarks.rules.history import MINUTE, ROOT, Family, backfill, families, seconds
+from benchmarks.rules.history import MINUTE, ROOT, Family, backfill, families
 
 from pgleak.demo.embedded import LOOPBACK, free_port
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 RULES = ROOT / "dashboards" / "rules.yml"
 SIZES = (100, 1_000, 10_000)
-ROUNDS = 2
+SCRAPES = 2  # that are measured by themselves
+PERIOD = 15 * MINUTE
 DEAREST = 10  # rules that are shown by themselves
 
 
@@ -51,6 +58,7 @@ class Endpoint(ThreadingHTTPServer):
         lines = (f"{series} {value}\n" for family in scraped for series, value in family.series(applications))
         self.page = "".join(lines).encode()
         self.size = self.page.count(b"\n")
+        self.asked = 0
         super().__init__((LOOPBACK, 0), _Handler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -59,6 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Endpoint
 
     def do_GET(self) -> None:
+        self.server.asked += 1
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; version=0.0.4")
         self.send_header("Content-Length", str(len(self.server.page)))
@@ -82,98 +91,136 @@ def ask(port: int, path: str) -> Any:
 
 @dataclass(frozen=True)
 class Cost:
-    """Processor seconds per evaluation, and the resident memory in bytes."""
+    """Seconds; memory in bytes."""
 
-    groups: dict[str, float]
-    rules: dict[str, float]
-    memory: int
+    scraping: float  # of the processor, per minute
+    rules: float  # of the processor, per minute, beyond scraping
+    group_times: dict[str, float]  # that one evaluation took, in the median
+    rule_times: dict[str, float]
+    memory: int  # resident
+
+
+class Prometheus:
+    """On one core, with rules that can be changed."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        self._rules, self._log = folder / "rules.yml", folder / "log"
+        self._rules.write_text("{}")
+        config = {
+            "global": {"scrape_interval": "1m", "scrape_timeout": "30s"},
+            "rule_files": [str(self._rules)],
+            "scrape_configs": [{"job_name": "all", "static_configs": [{"targets": [target]}]}],
+        }
+        (folder / "prometheus.yml").write_text(json.dumps(config))
+        self._port = free_port()
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [
+                    "prometheus",
+                    f"--config.file={folder / 'prometheus.yml'}",
+                    f"--storage.tsdb.path={folder / 'data'}",
+                    "--storage.tsdb.retention.time=30d",
+                    f"--web.listen-address={LOOPBACK}:{self._port}",
+                ],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "GOMAXPROCS": "1"},
+            )
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def evaluate(self, groups: list[dict[str, Any]]) -> None:
+        self._rules.write_text(json.dumps({"groups": groups}))
+        self._process.send_signal(signal.SIGHUP)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return what it says of them, nothing while it is too busy to answer."""
+        assert self._process.poll() is None, self._log.read_text()
+        answer = ask(self._port, "/api/v1/rules")
+        groups: list[dict[str, Any]] = answer["groups"] if answer else []
+        errors = [rule["lastError"] for group in groups for rule in group["rules"] if rule.get("lastError")]
+        assert not errors, errors
+        return groups
+
+    @property
+    def processor_seconds(self) -> float:
+        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def memory(self) -> int:
+        return int((self._proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def _proc(self) -> Path:
+        return Path("/proc") / str(self._process.pid)
 
 
 def measure(groups: list[dict[str, Any]], applications: int, folder: Path) -> Cost:
     everything = families(groups)
     now = int(time.time())
-    data = folder / "data"
     started = time.monotonic()
     endpoint = Endpoint(everything, applications)
     address = f"{LOOPBACK}:{endpoint.server_port}"
-    samples = backfill(data, everything, applications, now, f'job="all",instance="{address}"')
-    took = time.monotonic() - started
-    (folder / "rules.yml").write_text(json.dumps({"groups": [{**group, "interval": "1m"} for group in groups]}))
-    config = {
-        "global": {"scrape_interval": "1m", "scrape_timeout": "30s"},
-        "rule_files": [str(folder / "rules.yml")],
-        "scrape_configs": [{"job_name": "all", "static_configs": [{"targets": [address]}]}],
-    }
-    (folder / "prometheus.yml").write_text(json.dumps(config))
-    port = free_port()
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={data}",
-                "--storage.tsdb.retention.time=30d",
-                f"--web.listen-address={LOOPBACK}:{port}",
-            ],
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "GOMAXPROCS": "1"},
-        )
+    samples = backfill(folder / "data", everything, applications, now, f'job="all",instance="{address}"')
     print(
-        f"{applications} applications: {samples} samples of history in {took:.0f} s, {endpoint.size} series scraped",
+        f"{applications} applications: {samples} samples of history in {time.monotonic() - started:.0f} s, "
+        f"{endpoint.size} series scraped",
         flush=True,
     )
+    prometheus = Prometheus(folder, address)
     try:
-        shares, rules, used = watch(process, port, folder / "log")
-        memory = int((Path("/proc") / str(process.pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        scraping = _scraping(prometheus, endpoint)
+        prometheus.evaluate([{**group, "interval": "1m"} for group in groups])
+        _watch(prometheus, lambda found: len(found) == len(groups) and min(map(len, found.values())) >= 2)
+        prometheus.evaluate(groups)
+        begun, used = time.monotonic(), prometheus.processor_seconds
+        found = _watch(prometheus, lambda _: time.monotonic() >= begun + PERIOD)
+        minutes = (time.monotonic() - begun) / MINUTE
+        used = (prometheus.processor_seconds - used) / minutes
+        memory = prometheus.memory
     finally:
-        process.terminate()
-        process.wait()
+        prometheus.stop()
         endpoint.shutdown()
         endpoint.server_close()
-    scale = used / sum(shares.values())
-    groups_, rules_ = ({name: scale * share for name, share in each.items()} for each in (shares, rules))
-    return Cost(groups_, rules_, memory)
+    group_times = {name: statistics.median(each["evaluationTime"] for each in times) for name, times in found.items()}
+    rule_times: dict[str, float] = {}
+    for times in found.values():
+        for alike in zip(*(each["rules"] for each in times), strict=True):
+            name = f"{alike[0]['name']} {alike[0].get('labels', {}).get('window', '')}".rstrip()
+            rule_times[name] = statistics.median(rule["evaluationTime"] for rule in alike)
+    return Cost(scraping, used - scraping, group_times, rule_times, memory)
 
 
-def processor_seconds(pid: int) -> float:
-    fields = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _scraping(prometheus: Prometheus, endpoint: Endpoint) -> float:
+    """Return the processor time of a scrape; the first one, which makes the series, is left out."""
+    seen = []
+    for asked in (2, 2 + SCRAPES):
+        while endpoint.asked < asked:
+            prometheus.groups()
+            time.sleep(0.2)
+        seen.append(prometheus.processor_seconds)
+    return (seen[1] - seen[0]) / SCRAPES
 
 
-def watch(process: subprocess.Popen[bytes], port: int, log: Path) -> tuple[dict[str, float], dict[str, float], float]:
-    """Return how long each group and each rule takes, in the median, and the processor time of one round of all of them.
-
-    The first round is not counted: it warms up.
-    """
-    seen: dict[str, dict[str, float]] = {}
-    single: dict[str, dict[str, float]] = {}
-    begun: tuple[float, int] | None = None
-    deadline = time.monotonic() + 60 * (ROUNDS + 13)
+def _watch(
+    prometheus: Prometheus, done: Callable[[dict[str, list[dict[str, Any]]]], bool]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return all evaluations of each group from now on until it is `done`; those before now are not counted."""
+    before = {group["lastEvaluation"] for group in prometheus.groups()}
+    seen: dict[str, dict[str, dict[str, Any]]] = {}
+    deadline = time.monotonic() + 2 * PERIOD
     while True:
-        assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, {name: len(found) for name, found in seen.items()}
-        answer = ask(port, "/api/v1/rules")
-        for group in answer["groups"] if answer else ():
-            errors = [rule["lastError"] for rule in group["rules"] if rule.get("lastError")]
-            assert not errors, errors
-            found = seen.setdefault(group["name"], {})
-            if not group["lastEvaluation"].startswith("0001"):
-                found[group["lastEvaluation"]] = group["evaluationTime"]
-                for rule in group["rules"]:
-                    name = f"{rule['name']} {rule.get('labels', {}).get('window', '')}".rstrip()
-                    single.setdefault(name, {})[group["lastEvaluation"]] = rule["evaluationTime"]
-        rounds = min(map(len, seen.values())) if seen else 0
-        if rounds >= 1 and begun is None:
-            begun = (processor_seconds(process.pid), rounds)
-        if begun is not None and rounds >= begun[1] + ROUNDS:
-            used = (processor_seconds(process.pid) - begun[0]) / (rounds - begun[1])
-            groups, rules = (
-                {name: statistics.median(list(found.values())[1:]) for name, found in each.items()}
-                for each in (seen, single)
-            )
-            return groups, rules, used
-        time.sleep(5)
+        for group in prometheus.groups():
+            if group["lastEvaluation"] not in before and not group["lastEvaluation"].startswith("0001"):  # not yet
+                seen.setdefault(group["name"], {})[group["lastEvaluation"]] = group
+        found = {name: list(each.values()) for name, each in seen.items()}
+        if done(found):
+            return found
+        time.sleep(2)
 
 
 def main() -> None:
@@ -184,18 +231,18 @@ def main() -> None:
     for applications in sizes:
         with tempfile.TemporaryDirectory(prefix="pgleak-rules-") as folder:
             costs[applications] = measure(groups, applications, Path(folder))
-    weights = {group["name"]: MINUTE / seconds(group.get("interval", "1m")) for group in groups}
-    line(f"{'processor seconds, by group':<34}{'every':>7}", [f"{size:,}" for size in sizes])
-    for group in groups:
-        times = [cost.groups[group["name"]] for cost in costs.values()]
-        line(f"{group['name']:<34}{group.get('interval', '1m'):>7}", [f"{each:.3f}" for each in times])
-    totals = [sum(weight * cost.groups[name] for name, weight in weights.items()) for cost in costs.values()]
-    line(f"{'all groups, per minute':<41}", [f"{total:.3f}" for total in totals])
+    line(f"{'seconds of the processor, per minute':<41}", [f"{size:,}" for size in sizes])
+    line(f"{'scraping':<41}", [f"{cost.scraping:.3f}" for cost in costs.values()])
+    line(f"{'all rules':<41}", [f"{cost.rules:.3f}" for cost in costs.values()])
     line(f"{'resident memory, MB':<41}", [f"{cost.memory / 1e6:.0f}" for cost in costs.values()])
+    line(f"\n{'seconds that one evaluation takes':<34}{'every':>7}", [])
+    for group in groups:
+        times = [cost.group_times[group["name"]] for cost in costs.values()]
+        line(f"{group['name']:<34}{group.get('interval', '1m'):>7}", [f"{each:.3f}" for each in times])
     line("\nthe costliest rules, each time", [])
-    last = costs[sizes[-1]].rules
+    last = costs[sizes[-1]].rule_times
     for name in sorted(last, key=lambda name: -last[name])[:DEAREST]:
-        line(f"{name:<60}", [f"{cost.rules[name]:.3f}" for cost in costs.values()])
+        line(f"{name:<60}", [f"{cost.rule_times[name]:.3f}" for cost in costs.values()])
 
 
 def line(title: str, cells: list[str]) -> None:
