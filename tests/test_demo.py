@@ -263,7 +263,7 @@ def test_the_demo_says_when_the_server_is_full(shown: Shown) -> None:
 def test_the_demo_says_that_its_thresholds_are_scaled_down(shown: Shown) -> None:
     demo, _, _ = shown
     assert "scaled down" in demo.output
-    assert "stuck in transaction 10 s (default 1 h)" in demo.output
+    assert "stuck in transaction 10 s (default 15 min)" in demo.output
 
 
 def test_the_demo_fits_into_80_columns(shown: Shown) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pgleak.postgres.activity import Place
+from pgleak.postgres.backends import backends
 from pgleak.postgres.evidence import KINDS, Packed, Suspects, judge, kinds, newest_sessions
+from pgleak.postgres.reader import Reading
 from pgleak.settings import Thresholds
 
 MINUTE = 60_000
@@ -65,6 +68,21 @@ def test_a_long_transaction_is_stuck_only_when_nothing_runs_in_it() -> None:
     assert judged(pack(stuck, state="active")) == Suspects()
 
 
+@pytest.mark.parametrize("state", ["idle in transaction", "idle in transaction (aborted)"])
+def test_a_transaction_in_which_nothing_is_sent_is_stuck_sooner(state: str) -> None:
+    assert judged(pack((2 * HOUR, 16 * MINUTE, 20 * MINUTE), state=state)) == Suspects(stuck_in_transaction=1)
+    assert judged(pack((2 * HOUR, 14 * MINUTE, 50 * MINUTE), state=state)) == Suspects(), "it goes on"
+
+
+def test_what_is_idle_outside_of_a_transaction_may_rest_for_longer() -> None:
+    assert judged(pack((2 * HOUR, 16 * MINUTE, -1))) == Suspects()
+
+
+def test_who_was_used_once_is_not_called_stuck_until_its_transaction_is_old() -> None:
+    once = (16 * MINUTE + 1_000, 16 * MINUTE, 16 * MINUTE)
+    assert judged(pack(once, state="idle in transaction")) == Suspects(never_reused=1)
+
+
 def test_each_connection_counts_once_under_the_first_evidence_that_fits() -> None:
     all_three = (5 * HOUR, 5 * HOUR - 1_000, 5 * HOUR - 1_000)
     younger = (MINUTE, 0, 0)
@@ -92,3 +110,23 @@ def test_what_is_said_of_each_connection_adds_up_to_the_counts() -> None:
     each = kinds(whole, -1_000_000, THRESHOLDS)
     assert [each.count(kind) for kind in KINDS] == list(counted)
     assert min(counted) > 0
+
+
+@pytest.mark.parametrize(
+    ("connection", "state", "evidence", "limit"),
+    [
+        ((2 * HOUR, 16 * MINUTE, 20 * MINUTE), "idle in transaction", "stuck_in_transaction", 900),
+        ((2 * HOUR, 2 * MINUTE, 61 * MINUTE), "idle in transaction", "stuck_in_transaction", 3600),
+        ((2 * HOUR, 14 * MINUTE, 50 * MINUTE), "idle in transaction", "", 900),
+        ((2 * HOUR, 14 * MINUTE, -1), "idle", "", 3600),
+        ((4 * MINUTE, 4 * MINUTE, 4 * MINUTE), "idle in transaction", "", 300),
+        ((2 * HOUR, 14 * MINUTE, 50 * MINUTE), "active", "", 0),
+        ((-1, -1, -1), "(hidden)", "", 0),
+    ],
+)
+def test_a_connection_comes_with_the_time_that_it_may_be_as_it_is(
+    connection: tuple[int, int, int], state: str, evidence: str, limit: float
+) -> None:
+    seen = pack(connection, state=state)._replace(pid_array="{1}")
+    (found,) = backends(Reading("db", packs=(seen,), places=(Place(("app",), "app", False),)), THRESHOLDS)
+    assert (found.evidence, found.limit) == (evidence, limit)

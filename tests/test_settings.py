@@ -51,7 +51,7 @@ def test_a_name_and_a_place_are_enough() -> None:
         ("datname", "usename", "application_name"),
     )
     assert settings.timeouts == Timeouts(8.0, 0.5, 5.0, 1.0, 30.0)
-    assert settings.thresholds == Thresholds(3600.0, 300.0, 3600.0)
+    assert settings.thresholds == Thresholds(3600.0, 300.0, 3600.0, 900.0)
     assert settings.caps == Caps(100, 100)
 
 

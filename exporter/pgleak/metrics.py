@@ -71,7 +71,8 @@ SUSPECTS = Spec(
     note=(
         "`stuck_in_transaction`: not active, in a transaction for longer than 1 h; else `never_reused`: used only in its "
         "first 5 s, then idle for longer than 5 min; else `passed_over`: idle for longer than 1 h although the same "
-        "application, user, database and client address opened a younger connection since. The times are settings. "
+        "application, user, database and client address opened a younger connection since; else `stuck_in_transaction` "
+        "again: nothing sent for longer than 15 min, in a transaction. The times are settings. "
         "Absent for ignored applications and where ages are hidden."
     ),
 )

@@ -155,7 +155,7 @@ class _Show:
         stuck, never, passed = (
             f"{duration(scaled)} (default {duration(default)})"
             for scaled, default in (
-                (THRESHOLDS.stuck_in_transaction, Thresholds().stuck_in_transaction),
+                (THRESHOLDS.idle_in_transaction, Thresholds().idle_in_transaction),
                 (THRESHOLDS.never_reused, Thresholds().never_reused),
                 (THRESHOLDS.passed_over, Thresholds().passed_over),
             )

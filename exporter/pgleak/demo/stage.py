@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MAX_CONNECTIONS = 60
-THRESHOLDS = Thresholds(stuck_in_transaction=10, never_reused=10, passed_over=20)
+THRESHOLDS = Thresholds(stuck_in_transaction=10, never_reused=10, passed_over=20, idle_in_transaction=10)
 SHOP = Path(__file__).with_name("app.py")
 
 _CANARY_INTERVAL = 5  # seconds

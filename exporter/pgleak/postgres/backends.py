@@ -48,7 +48,7 @@ def backends(reading: Reading, thresholds: Thresholds | None = None) -> tuple[Se
         )
         begun = transactions or [UNKNOWN] * len(pids)
         for pid, start, change, transaction, kind in zip(pids, sessions, changes, begun, evidence, strict=True):
-            age = _age(start, now)
+            age, unused = _age(start, now), _age(change, now)
             found.append(
                 ServerBackend(
                     reading.name,
@@ -60,26 +60,37 @@ def backends(reading: Reading, thresholds: Thresholds | None = None) -> tuple[Se
                     label,
                     address,
                     state,
-                    _age(change, now),
+                    unused,
                     _age(transaction, now),
                     kind,
                     0.0
                     if thresholds is None or ignored
-                    else _limit(kind, start, change, begun=transaction, state=state, thresholds=thresholds),
+                    else _limit(
+                        kind,
+                        unused,
+                        state,
+                        thresholds,
+                        is_first_use=change - start < FIRST_USE,
+                        is_open=transaction != UNKNOWN,
+                    ),
                 )
             )
     return tuple(found)
 
 
-def _limit(kind: str, start: int, change: int, *, begun: int, state: str, thresholds: Thresholds) -> float:
+def _limit(
+    kind: str, unused: float | None, state: str, thresholds: Thresholds, *, is_first_use: bool, is_open: bool
+) -> float:
     """The threshold that made it a suspect, or else the one that is going to, if nobody uses it meanwhile."""
+    if kind == "stuck_in_transaction" and unused is not None and unused > thresholds.idle_in_transaction:
+        return thresholds.idle_in_transaction
     if kind:
         return float(getattr(thresholds, kind))
-    if state not in RESTING or change == UNKNOWN:
+    if state not in RESTING or unused is None:
         return 0.0
-    if change - start < FIRST_USE:
+    if is_first_use:
         return thresholds.never_reused
-    return thresholds.passed_over if begun == UNKNOWN else thresholds.stuck_in_transaction
+    return thresholds.idle_in_transaction if is_open else thresholds.passed_over
 
 
 def _age(time: int, now: int) -> float | None:

@@ -114,7 +114,8 @@ def judge(pack: Packed, newest: int, thresholds: Thresholds) -> Suspects:
 
     ``newest`` is when the youngest connection of the same origin was opened, whatever its state. A connection is
 
-    - *stuck in transaction* when its transaction is older than the threshold,
+    - *stuck in transaction* when its transaction is older than the threshold, or, where no other kind fits, when its client
+      has sent nothing for longer than the threshold for that,
     - *never reused* when it was used only in its first five seconds and has been idle for longer than the threshold,
     - *passed over* when it has been idle for longer than the threshold and its origin opened a younger connection after
       its last use: a pool opens a new connection only when none is free, so this one is not free.
@@ -126,7 +127,8 @@ def judge(pack: Packed, newest: int, thresholds: Thresholds) -> Suspects:
     never_before = pack.now - thresholds.never_reused * _SECOND
     passed_before = min(pack.now - thresholds.passed_over * _SECOND, newest - SIMULTANEOUS)
     oldest = min(changes)
-    none_stuck = transactions is None or min(transactions) >= stuck_before
+    silent_before = pack.now - thresholds.idle_in_transaction * _SECOND
+    none_stuck = transactions is None or (min(transactions) >= stuck_before and oldest >= silent_before)
     if none_stuck and oldest >= never_before and oldest >= passed_before:
         return NO_SUSPECTS
     stuck = never = passed = 0
@@ -137,6 +139,8 @@ def judge(pack: Packed, newest: int, thresholds: Thresholds) -> Suspects:
             never += 1
         elif change < passed_before:
             passed += 1
+        elif begun != UNKNOWN and change < silent_before:
+            stuck += 1
     return Suspects(stuck, never, passed)
 
 

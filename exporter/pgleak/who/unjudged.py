@@ -33,4 +33,4 @@ def waits(connection: Connection) -> float:
     held = connection.checkout
     if held is not None:
         return held.owner.dead_for if held.owner.state == "dead" else held.age
-    return connection.transaction or connection.unused or 0.0
+    return connection.unused or 0.0
