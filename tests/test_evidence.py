@@ -118,6 +118,7 @@ def test_what_is_said_of_each_connection_adds_up_to_the_counts() -> None:
         ((2 * HOUR, 16 * MINUTE, 20 * MINUTE), "idle in transaction", "stuck_in_transaction", 900),
         ((2 * HOUR, 2 * MINUTE, 61 * MINUTE), "idle in transaction", "stuck_in_transaction", 3600),
         ((2 * HOUR, 14 * MINUTE, 50 * MINUTE), "idle in transaction", "", 900),
+        ((2 * HOUR, MINUTE, 59 * MINUTE), "idle in transaction", "", 120),  # in a minute
         ((2 * HOUR, 14 * MINUTE, -1), "idle", "", 3600),
         ((4 * MINUTE, 4 * MINUTE, 4 * MINUTE), "idle in transaction", "", 300),
         ((2 * HOUR, 14 * MINUTE, 50 * MINUTE), "active", "", 0),

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from benchmarks.rules.history import MINUTE, ROOT, Family, backfill, families
+from benchmarks.rules.history import MINUTE, ROOT, Family, backfill, families, seconds
 
 from pgleak.demo.embedded import LOOPBACK, free_port
 
@@ -47,6 +47,7 @@ RULES = ROOT / "dashboards" / "rules.yml"
 SIZES = (100, 1_000, 10_000)
 SCRAPES = 2  # that are measured by themselves
 PERIOD = 15 * MINUTE
+POLL = 15  # seconds; each costs a little, and no group is evaluated more often than once a minute
 DEAREST = 10  # rules that are shown by themselves
 
 
@@ -132,17 +133,24 @@ class Prometheus:
         self._process.wait()
 
     def evaluate(self, groups: list[dict[str, Any]]) -> None:
+        """Load them, and wait until they are those that it evaluates."""
         self._rules.write_text(json.dumps({"groups": groups}))
         self._process.send_signal(signal.SIGHUP)
+        wanted = {group["name"]: seconds(group.get("interval", "1m")) for group in groups}
+        while {group["name"]: group["interval"] for group in self.groups()} != wanted:
+            time.sleep(1)
 
     def groups(self) -> list[dict[str, Any]]:
         """Return what it says of them, nothing while it is too busy to answer."""
-        assert self._process.poll() is None, self._log.read_text()
+        self.check()
         answer = ask(self._port, "/api/v1/rules")
         groups: list[dict[str, Any]] = answer["groups"] if answer else []
         errors = [rule["lastError"] for group in groups for rule in group["rules"] if rule.get("lastError")]
         assert not errors, errors
         return groups
+
+    def check(self) -> None:
+        assert self._process.poll() is None, self._log.read_text()
 
     @property
     def processor_seconds(self) -> float:
@@ -177,9 +185,8 @@ def measure(groups: list[dict[str, Any]], applications: int, folder: Path) -> Co
         _watch(prometheus, lambda found: len(found) == len(groups) and min(map(len, found.values())) >= 2)
         prometheus.evaluate(groups)
         begun, used = time.monotonic(), prometheus.processor_seconds
-        found = _watch(prometheus, lambda _: time.monotonic() >= begun + PERIOD)
-        minutes = (time.monotonic() - begun) / MINUTE
-        used = (prometheus.processor_seconds - used) / minutes
+        found = _watch(prometheus, lambda found: len(found) == len(groups) and time.monotonic() >= begun + PERIOD)
+        used = (prometheus.processor_seconds - used) * MINUTE / (time.monotonic() - begun)
         memory = prometheus.memory
     finally:
         prometheus.stop()
@@ -199,7 +206,7 @@ def _scraping(prometheus: Prometheus, endpoint: Endpoint) -> float:
     seen = []
     for asked in (2, 2 + SCRAPES):
         while endpoint.asked < asked:
-            prometheus.groups()
+            prometheus.check()
             time.sleep(0.2)
         seen.append(prometheus.processor_seconds)
     return (seen[1] - seen[0]) / SCRAPES
@@ -220,7 +227,7 @@ def _watch(
         found = {name: list(each.values()) for name, each in seen.items()}
         if done(found):
             return found
-        time.sleep(2)
+        time.sleep(POLL)
 
 
 def main() -> None:

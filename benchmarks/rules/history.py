@@ -91,11 +91,12 @@ class Family:
 
     def _value(self, number: int) -> int:
         """What is there where nothing is wrong; in one application of a hundred, something is."""
-        if number % 100 == 0 and ("suspect" in self.name or "overdue" in self.name):
+        looks_leaked = any(word in self.name for word in ("suspect", "stuck", "overdue"))
+        if number % 100 == 0 and looks_leaked:
             return 12
         if self.is_scraped:
             return _HEALTHY.get(self.name, 0)
-        return 0 if "suspect" in self.name else 9
+        return 0 if looks_leaked else 9
 
 
 def seconds(duration: str) -> int:

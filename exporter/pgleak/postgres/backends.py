@@ -48,7 +48,7 @@ def backends(reading: Reading, thresholds: Thresholds | None = None) -> tuple[Se
         )
         begun = transactions or [UNKNOWN] * len(pids)
         for pid, start, change, transaction, kind in zip(pids, sessions, changes, begun, evidence, strict=True):
-            age, unused = _age(start, now), _age(change, now)
+            age, unused, opened = _age(start, now), _age(change, now), _age(transaction, now)
             found.append(
                 ServerBackend(
                     reading.name,
@@ -61,36 +61,38 @@ def backends(reading: Reading, thresholds: Thresholds | None = None) -> tuple[Se
                     address,
                     state,
                     unused,
-                    _age(transaction, now),
+                    opened,
                     kind,
                     0.0
                     if thresholds is None or ignored
-                    else _limit(
-                        kind,
-                        unused,
-                        state,
-                        thresholds,
-                        is_first_use=change - start < FIRST_USE,
-                        is_open=transaction != UNKNOWN,
-                    ),
+                    else _limit(kind, unused, opened, state, thresholds, is_first_use=change - start < FIRST_USE),
                 )
             )
     return tuple(found)
 
 
 def _limit(
-    kind: str, unused: float | None, state: str, thresholds: Thresholds, *, is_first_use: bool, is_open: bool
+    kind: str,
+    unused: float | None,
+    transaction: float | None,
+    state: str,
+    thresholds: Thresholds,
+    *,
+    is_first_use: bool,
 ) -> float:
-    """The threshold that made it a suspect, or else the one that is going to, if nobody uses it meanwhile."""
+    """For how long it may be unused until it looks leaked; of one that does, the threshold that it went beyond."""
     if kind == "stuck_in_transaction" and unused is not None and unused > thresholds.idle_in_transaction:
         return thresholds.idle_in_transaction
     if kind:
         return float(getattr(thresholds, kind))
     if state not in RESTING or unused is None:
         return 0.0
-    if is_first_use:
-        return thresholds.never_reused
-    return thresholds.idle_in_transaction if is_open else thresholds.passed_over
+    limit = thresholds.never_reused if is_first_use else thresholds.passed_over
+    if transaction is None:
+        return limit
+    if not is_first_use:
+        limit = thresholds.idle_in_transaction
+    return min(limit, unused + thresholds.stuck_in_transaction - transaction)
 
 
 def _age(time: int, now: int) -> float | None:

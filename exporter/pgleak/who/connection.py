@@ -75,7 +75,7 @@ class Connection(NamedTuple):  # thousands are made at once, five times faster t
         """For how long it has been leaked, if it is: since it was taken, or else used last."""
         if self.checkout is not None:
             return self.checkout.age
-        if self.evidence == "stuck_in_transaction":
+        if self.evidence == "stuck_in_transaction" and (self.unused is None or self.unused <= self.limit):
             return self.transaction
         return self.unused if self.unused is not None else self.age
 
