@@ -71,6 +71,14 @@ def test_one_leak_has_one_pace_though_the_server_comes_to_see_it_in_two_ways() -
     assert found.per_hour == 60
 
 
+def test_a_leak_goes_on_though_its_transactions_were_worked_in_for_long() -> None:
+    """They are leaked since something was sent in them last, and not since they began."""
+    left = SEEN._replace(state="idle in transaction", evidence="stuck_in_transaction", limit=900.0)
+    told = [left._replace(pid=age, unused=60.0 * age, transaction=60.0 * (age + 30)) for age in range(16, 120, 5)]
+    (found,) = diagnose(report(*told)).diagnoses
+    assert found.per_hour == 12
+
+
 def test_a_full_server_is_full_now() -> None:
     seen = report(leaked(1), leaked(2), used=99)
     assert "full now" in " ".join(tell(seen, diagnose(seen)))
