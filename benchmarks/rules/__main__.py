@@ -47,6 +47,7 @@ RULES = ROOT / "dashboards" / "rules.yml"
 SIZES = (100, 1_000, 10_000)
 SCRAPES = 2  # that are measured by themselves
 PERIOD = 15 * MINUTE
+LOADS = 10 * MINUTE  # no reload takes longer
 POLL = 15  # seconds; each costs a little, and no group is evaluated more often than once a minute
 DEAREST = 10  # rules that are shown by themselves
 
@@ -133,18 +134,21 @@ class Prometheus:
         self._process.wait()
 
     def evaluate(self, groups: list[dict[str, Any]]) -> None:
-        """Load them, and wait until they are those that it evaluates."""
+        """Load them, and wait until they are those that it evaluates. Raises AssertionError when it never does."""
         self._rules.write_text(json.dumps({"groups": groups}))
         self._process.send_signal(signal.SIGHUP)
         wanted = {group["name"]: seconds(group.get("interval", "1m")) for group in groups}
+        deadline = time.monotonic() + LOADS
         while {group["name"]: group["interval"] for group in self.groups()} != wanted:
+            assert time.monotonic() < deadline, self._log.read_text()
             time.sleep(1)
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return what it says of them, nothing while it is too busy to answer."""
-        self.check()
-        answer = ask(self._port, "/api/v1/rules")
-        groups: list[dict[str, Any]] = answer["groups"] if answer else []
+        """Return what it says of them, when it has time to."""
+        while (answer := ask(self._port, "/api/v1/rules")) is None:
+            self.check()
+            time.sleep(1)
+        groups: list[dict[str, Any]] = answer["groups"]
         errors = [rule["lastError"] for group in groups for rule in group["rules"] if rule.get("lastError")]
         assert not errors, errors
         return groups

@@ -38,7 +38,7 @@ class Thresholds:
     stuck_in_transaction: float = seconds(3600.0, 1.0, _MONTH)
     never_reused: float = seconds(300.0, 1.0, _MONTH)
     passed_over: float = seconds(3600.0, 1.0, _MONTH)
-    idle_in_transaction: float = seconds(900.0, 1.0, _MONTH)  # stuck, too: used before, sent nothing for so long
+    idle_in_transaction: float = seconds(900.0, 1.0, _MONTH)  # stuck, too: used before, silent for so long
 
 
 @dataclass(frozen=True, slots=True)
